@@ -1,0 +1,1 @@
+"""Lines between the processes of a node: sockets, buffers, packets, requests."""
