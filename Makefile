@@ -1,36 +1,64 @@
-# One command each. Every target makes .venv and builds by itself when needed.
-PYTHON ?= python3
-VENV   := .venv
-BIN    := $(VENV)/bin
-BUILT  := $(VENV)/.built
-SOURCES := $(shell find codec storage broker -name '*.pyx' -o -name '*.pxd' -o -name '*.toml') setup.py
+# One command each, and each does its own set-up: it makes .venv, installs what it needs and builds what has changed.
+# PYTHON=python3.12 make …   uses another interpreter.  PYTEST_ARGS='-k queue'   narrows the tests.
+PYTHON      ?= python3
+PYTEST_ARGS ?=
+RUN_ARGS    ?=
+BENCH_ARGS  ?=
+FUZZ_S      ?= 60
 
-.PHONY: run build test lint bench clean
+VENV     := .venv
+BIN      := $(VENV)/bin
+BUILT    := $(VENV)/.built
+FOLDERS  := codec storage broker
+SOURCES  := $(shell find $(FOLDERS) -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi') setup.py
+# A folder changes when a file comes or goes in it: then the view that mypy and Cython read (setup.py) is made anew.
+PACKAGES := $(shell find $(FOLDERS) -name '__pycache__' -prune -o -type d -print)
+# Two makes in the same tree take turns where they would write the same files.
+LOCK     := flock .make.lock
+
+.PHONY: run build test lint format bench fuzz wheel-smoke clean
 
 run: build
-	$(BIN)/leveret start
+	$(BIN)/leveret start $(RUN_ARGS)
 
 build: $(BUILT)
 
-$(VENV)/.installed: pyproject.toml
-	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --upgrade pip
-	$(BIN)/pip install --quiet 'setuptools>=65' wheel 'Cython>=3.1,<4'
-	$(BIN)/pip install --quiet --no-build-isolation --editable '.[test,lint,fuzz]'
-	touch $@
+$(VENV)/.installed: pyproject.toml .ci/need
+	@PYTHON='$(PYTHON)' .ci/need
+	@$(LOCK) .ci/install '$(PYTHON)' '$(VENV)' .installed .
 
-$(BUILT): $(VENV)/.installed $(SOURCES)
-	$(BIN)/python setup.py --quiet build_ext --inplace --parallel 4
-	touch $@
+$(VENV)/.installed-dev: $(VENV)/.installed
+	@$(LOCK) .ci/install '$(PYTHON)' '$(VENV)' .installed-dev '.[test,lint]'
 
-test: build
-	$(BIN)/python -m pytest -n 4
+$(VENV)/.installed-fuzz: $(VENV)/.installed-dev
+	@$(LOCK) .ci/install '$(PYTHON)' '$(VENV)' .installed-fuzz '.[fuzz]'
 
-lint: build
-	$(BIN)/ruff check . && $(BIN)/ruff format --check .
-	$(BIN)/mypy
-	$(BIN)/cython-lint codec storage broker
+$(BUILT): $(VENV)/.installed $(SOURCES) $(PACKAGES)
+	@$(LOCK) $(BIN)/python setup.py --quiet build_ext --inplace --parallel 4
+	@touch $@
+
+test: build $(VENV)/.installed-dev
+	$(BIN)/python -m pytest -n 4 $(PYTEST_ARGS)
+
+lint: build $(VENV)/.installed-dev
+	$(BIN)/python -m ruff check .
+	$(BIN)/python -m ruff format --check .
+	$(BIN)/python -m mypy --package leveret
+	$(BIN)/python -m cython_lint.cython_lint $(FOLDERS)
+
+format: $(VENV)/.installed-dev
+	$(BIN)/python -m ruff check --fix .
+	$(BIN)/python -m ruff format .
+
+bench: build $(VENV)/.installed-dev
+	$(BIN)/python -m bench $(BENCH_ARGS)
+
+fuzz: build $(VENV)/.installed-fuzz
+	PYTHON='$(BIN)/python' .ci/fuzz $(FUZZ_S)
+
+wheel-smoke: build
+	.ci/wheel-smoke '$(BIN)/python'
 
 clean:
-	rm -rf build dist $(VENV) *.egg-info
-	find . -name '*.so' -not -path './.venv/*' -delete
+	rm -rf build dist $(VENV) .make.lock *.egg-info
+	find $(FOLDERS) -name '*.so' -delete
