@@ -6,13 +6,20 @@ from leveret.queue.message cimport Message
 
 
 cdef class Link(Stream):
-    cdef readonly object peer       # the other side's Hello, once it has come
+    cdef readonly object hello      # what we said of ourselves
+    cdef readonly object peer       # the other side's Hello; None until it has come
     cdef readonly object receiver   # who answers its control packets
+    cdef readonly object opened     # Future of the peer's Hello
     cdef dict waiting               # request id -> Future
-    cdef uint32_t next_request_id
+    cdef set answering              # tasks that answer requests
+    cdef uint32_t last_request_id
     cdef readonly uint64_t packets_in
     cdef readonly uint64_t packets_out
 
-    cdef int on_packet(self, PacketHead* packet) except -1      # a hot one: a subclass reads it
+    # For a subclass: read a hot packet; `packet.size` bytes are there, no shorter than a head.
+    cdef int on_packet(self, PacketHead* packet) except -1
+    # Room for one packet of `size` bytes, its head filled in. The caller fills in the rest and calls `written(size)`.
     cdef uint8_t* packet(self, uint8_t type, uint8_t flags, uint32_t size) except NULL
-    cdef int packet_with_message(self, const void* head, size_t head_size, Message* message) except -1
+    # A whole packet: `head` (its struct, `head_size` bytes; `size` is set here), then the message.
+    cdef int packet_with_message(self, PacketHead* head, uint32_t head_size, Message* message) except -1
+    cdef int send_control(self, list content) except -1

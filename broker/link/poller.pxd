@@ -1,23 +1,35 @@
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+
+from leveret.link.stream cimport Stream
 
 
 cdef class Poller:
+    cdef readonly object loop       # the asyncio loop it is attached to
     cdef int epoll_fd
-    cdef object loop                # the asyncio loop it is attached to
-    cdef dict streams               # fd -> Stream: what holds a stream alive while it is open
+    cdef void** streams             # fd -> Stream, each with a reference: what keeps a stream alive while it is open
+    cdef int streams_size
+    cdef readonly int streams_open
     cdef uint8_t* chunk             # the one read buffer of all streams
     cdef size_t chunk_size
     cdef list pending               # streams with output not yet written in this turn
-    cdef list endings               # callables run at the end of the turn, before the flush
+    cdef list endings               # Ending objects to be run at the end of the turn, before the flush
     cdef bint in_turn
-    cdef bint flush_called
+    cdef bint end_called
     cdef readonly uint64_t now_ms   # monotonic, read once per turn
 
     cdef int add(self, Stream stream) except -1
     cdef int change(self, Stream stream) except -1
     cdef int remove(self, Stream stream) except -1
     cdef int want_flush(self, Stream stream) except -1
+    cdef int want_ending(self, Ending ending) except -1
     cdef int end_turn(self) except -1
+    cdef int call_end(self) except -1
+    cdef int serve(self, Stream stream, uint32_t events) except -1
+    cdef int hang_up(self, Stream stream) except -1
+    cdef int report(self, Stream stream, error) except -1
 
 
-from leveret.link.stream cimport Stream  # noqa: E402 (the two know each other)
+cdef class Ending:
+    """Work gathered over a turn and done once at its end: a channel's confirms, a link's verdicts."""
+    cdef bint ending_pending
+    cdef int at_turn_end(self) except -1

@@ -5,15 +5,19 @@ from leveret.link.poller cimport Poller
 
 
 cdef class Stream:
-    cdef Poller poller
+    cdef readonly Poller poller
     cdef readonly int fd            # -1 once closed
     cdef Buffer out                 # written, not yet sent
     cdef Buffer rest                # received, not yet consumed: an unfinished frame or packet
-    cdef size_t wanted              # bytes that `on_bytes` needs before it can go on; 0: any
+    cdef size_t wanted              # bytes from the first unconsumed one that `on_bytes` needs before it can go on; 0: any
     cdef uint32_t events            # what epoll watches now
+    cdef bint registered            # in the epoll set
+    cdef bint hung                  # the peer has gone while paused: out of the epoll set until it is read again
     cdef bint flush_pending
-    cdef bint congested             # `out` is beyond `out_high` and has not fallen below `out_low` since
-    cdef bint closing               # close as soon as `out` is sent
+    cdef bint congested             # `out` went beyond `out_high` and has not fallen below `out_low` since
+    cdef bint closing               # close as soon as `out` is sent; nothing is read any more
+    cdef bint feeding               # `on_bytes` is running
+    cdef bint feed_called
     cdef uint32_t paused            # bits: reasons for not reading; 0: reading
     cdef size_t out_high
     cdef size_t out_low
@@ -22,16 +26,28 @@ cdef class Stream:
     cdef readonly uint64_t received_at_ms
     cdef readonly uint64_t sent_at_ms
 
+    # What a subclass calls.
     cdef int write(self, const void* data, size_t size) except -1
     cdef uint8_t* reserve(self, size_t size) except NULL
     cdef int written(self, size_t size) except -1
     cdef int flush(self) except -1
-    cdef int on_readable(self) except -1
-    cdef int feed(self, const uint8_t* data, size_t size) except -1
     cdef int pause(self, uint32_t reason) except -1
     cdef int resume(self, uint32_t reason) except -1
+    cpdef int close_after_flush(self) except -1
+    cpdef int close(self, str reason) except -1
     # What a subclass fills in.
     cdef Py_ssize_t on_bytes(self, const uint8_t* data, size_t size) except -1
     cdef int on_congested(self) except -1
     cdef int on_drained(self) except -1
     cdef int on_closed(self, str reason) except -1
+    cdef bint close_when_hung(self) noexcept
+    # The poller's.
+    cdef int on_readable(self) except -1
+    cdef int feed_rest(self) except -1
+    cdef int count_received(self, size_t size) except -1
+    cdef int nothing_received(self, Py_ssize_t received) except -1
+    cdef str reason_of(self, int error)
+
+
+cdef enum:
+    PAUSED_CLOSING = 1              # the only reason that `Stream` itself gives; subclasses begin at 2

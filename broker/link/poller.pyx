@@ -1,0 +1,285 @@
+"""The poller: one epoll set for all sockets of a process, nested in its asyncio loop.
+
+It owns the epoll descriptor, the read buffer that all streams share, and the order of a turn: read what is ready, run the endings that the
+reading gathered (confirms, verdicts), write every stream that has output, once. `worker` and `router` make one at start; streams add
+themselves. It never looks into bytes.
+
+Why not the loop's own transports: a read goes from the kernel to C code without a Python call between, back-pressure is one bit per stream,
+an idle connection costs no handle objects, and a descriptor can be handed to another process. asyncio sees a single descriptor that
+becomes readable; timers, tasks and everything cold stay with asyncio.
+"""
+
+import asyncio
+import os
+
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.errno cimport EINTR, ENOENT, errno
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memset
+
+from leveret.link.stream cimport Stream
+
+cdef extern from "<sys/epoll.h>" nogil:
+    enum:
+        EPOLL_CLOEXEC
+        EPOLL_CTL_ADD
+        EPOLL_CTL_MOD
+        EPOLL_CTL_DEL
+        EPOLLIN
+        EPOLLOUT
+        EPOLLERR
+        EPOLLHUP
+    ctypedef union epoll_data_t:
+        int fd
+        uint64_t u64
+    struct epoll_event:
+        uint32_t events
+        epoll_data_t data
+    int epoll_create1(int flags)
+    int epoll_ctl(int epfd, int op, int fd, epoll_event* event)
+    int epoll_wait(int epfd, epoll_event* events, int maxevents, int timeout)
+
+cdef extern from "<time.h>" nogil:
+    ctypedef long time_t
+    enum:
+        CLOCK_MONOTONIC
+    struct timespec:
+        time_t tv_sec
+        long tv_nsec
+    int clock_gettime(int clock, timespec* into)
+
+cdef enum:
+    EVENTS_PER_TURN = 256
+
+
+cdef uint64_t monotonic_ms() noexcept nogil:
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
+
+
+cdef class Ending:
+    cdef int at_turn_end(self) except -1:
+        raise NotImplementedError
+
+
+cdef class Poller:
+    """Attach to the running loop with `attach()`; `close()` when the process ends.
+
+    `chunk_size` is the most that one stream reads in one turn (bytes), so it is also what bounds how long one busy peer holds the others up.
+    """
+
+    def __cinit__(self, loop, size_t chunk_size=256 * 1024):
+        self.epoll_fd = -1
+        self.streams = NULL
+        self.chunk = NULL
+        self.loop = loop
+        self.pending = []
+        self.endings = []
+        self.chunk_size = chunk_size
+        self.chunk = <uint8_t*>malloc(chunk_size)
+        if self.chunk == NULL:
+            raise MemoryError
+        self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
+        if self.epoll_fd < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.now_ms = monotonic_ms()
+
+    def __dealloc__(self):
+        free(self.chunk)
+        free(self.streams)
+        if self.epoll_fd >= 0:
+            os.close(self.epoll_fd)
+
+    def attach(self):
+        """Begin: from now on the loop calls `turn` whenever a stream is ready."""
+        self.loop.add_reader(self.epoll_fd, self.turn)
+
+    def close(self):
+        """Close every stream and let go of the loop. Safe to call twice."""
+        cdef int fd
+        if self.epoll_fd < 0:
+            return
+        self.loop.remove_reader(self.epoll_fd)
+        for fd in range(self.streams_size):
+            if self.streams[fd] != NULL:
+                (<Stream>self.streams[fd]).close("the process is ending")
+        os.close(self.epoll_fd)
+        self.epoll_fd = -1
+
+    cdef int add(self, Stream stream) except -1:
+        cdef int size
+        cdef void** grown
+        if stream.fd >= self.streams_size:
+            size = max(stream.fd + 1, self.streams_size * 2, 64)
+            grown = <void**>realloc(self.streams, size * sizeof(void*))
+            if grown == NULL:
+                raise MemoryError
+            memset(grown + self.streams_size, 0, (size - self.streams_size) * sizeof(void*))
+            self.streams = grown
+            self.streams_size = size
+        if self.streams[stream.fd] != NULL:
+            raise AssertionError(f"descriptor {stream.fd} is watched already")
+        Py_INCREF(stream)
+        self.streams[stream.fd] = <void*>stream
+        self.streams_open += 1
+        return self.change(stream)
+
+    cdef int change(self, Stream stream) except -1:
+        """Watch for what the stream wants now: readable unless it is paused, writable while output waits."""
+        cdef epoll_event event
+        cdef uint32_t events = 0
+        if not stream.paused:
+            events |= EPOLLIN
+        if stream.out.length > stream.out.start and not stream.flush_pending:
+            events |= EPOLLOUT
+        if stream.hung and not events:
+            return 0
+        if stream.registered and events == stream.events:
+            return 0
+        event.events = events
+        event.data.u64 = 0
+        event.data.fd = stream.fd
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_MOD if stream.registered else EPOLL_CTL_ADD, stream.fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        stream.registered = True
+        stream.hung = False
+        stream.events = events
+        return 0
+
+    cdef int remove(self, Stream stream) except -1:
+        cdef epoll_event event
+        if stream.registered:
+            event.events = 0
+            if epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, stream.fd, &event) < 0 and errno != ENOENT:
+                raise OSError(errno, os.strerror(errno))
+            stream.registered = False
+        if self.streams[stream.fd] != NULL:
+            self.streams[stream.fd] = NULL
+            self.streams_open -= 1
+            Py_DECREF(stream)
+        return 0
+
+    cdef int want_flush(self, Stream stream) except -1:
+        if not stream.flush_pending:
+            stream.flush_pending = True
+            self.pending.append(stream)
+            if not self.in_turn:
+                self.call_end()
+        return 0
+
+    cdef int want_ending(self, Ending ending) except -1:
+        if not ending.ending_pending:
+            ending.ending_pending = True
+            self.endings.append(ending)
+            if not self.in_turn:
+                self.call_end()
+        return 0
+
+    cdef int call_end(self) except -1:
+        """Output was written outside a turn, by a task: end a turn of its own as soon as the loop comes round."""
+        if not self.end_called:
+            self.end_called = True
+            self.loop.call_soon(self._end_called)
+        return 0
+
+    def _end_called(self):
+        self.end_called = False
+        self.now_ms = monotonic_ms()
+        self.in_turn = True
+        try:
+            self.end_turn()
+        finally:
+            self.in_turn = False
+
+    def turn(self):
+        """One turn: everything readable and writable now, then the endings, then the output."""
+        cdef epoll_event events[EVENTS_PER_TURN]
+        cdef int ready, index, fd
+        cdef Stream stream
+        ready = epoll_wait(self.epoll_fd, events, EVENTS_PER_TURN, 0)
+        if ready < 0:
+            if errno == EINTR:
+                return
+            raise OSError(errno, os.strerror(errno))
+        self.now_ms = monotonic_ms()
+        self.in_turn = True
+        try:
+            for index in range(ready):
+                fd = events[index].data.fd
+                # A stream earlier in this batch may have closed this one; the number may even belong to a new one by now, to which a
+                # spurious event does no harm.
+                if fd >= self.streams_size or self.streams[fd] == NULL:
+                    continue
+                stream = <Stream>self.streams[fd]
+                try:
+                    self.serve(stream, events[index].events)
+                except Exception as error:
+                    self.report(stream, error)
+            self.end_turn()
+        finally:
+            self.in_turn = False
+
+    cdef int serve(self, Stream stream, uint32_t events) except -1:
+        if events & EPOLLOUT:
+            stream.flush()
+            if stream.fd < 0:
+                return 0
+        if events & EPOLLIN and not stream.paused:
+            return stream.on_readable()
+        if events & (EPOLLERR | EPOLLHUP):
+            if not stream.paused:
+                return stream.on_readable()
+            return self.hang_up(stream)
+        return 0
+
+    cdef int hang_up(self, Stream stream) except -1:
+        """The peer has gone while we do not read it. epoll would report that for ever, so look away until it is read again."""
+        cdef epoll_event event
+        if stream.close_when_hung():
+            return stream.close("the peer closed the connection while it was blocked")
+        event.events = 0
+        epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, stream.fd, &event)
+        stream.registered = False
+        stream.hung = True
+        return 0
+
+    cdef int end_turn(self) except -1:
+        cdef Stream stream
+        cdef Ending ending
+        cdef list todo
+        while self.endings or self.pending:
+            todo = self.endings
+            self.endings = []
+            for ending in todo:
+                ending.ending_pending = False
+                try:
+                    ending.at_turn_end()
+                except Exception as error:
+                    self.report(None, error)
+            todo = self.pending
+            self.pending = []
+            for stream in todo:
+                stream.flush_pending = False
+                if stream.fd < 0:
+                    continue
+                try:
+                    stream.flush()
+                except Exception as error:
+                    self.report(stream, error)
+        return 0
+
+    cdef int report(self, Stream stream, error) except -1:
+        """A bug reached the loop: log it whole, close the stream that it came from, and go on for everybody else."""
+        self.loop.call_exception_handler({"message": f"error while serving {stream!r}", "exception": error})
+        if stream is not None and stream.fd >= 0:
+            stream.close(f"internal error: {type(error).__name__}")
+        return 0
+
+
+def running_poller() -> Poller:
+    """A poller attached to the running asyncio loop."""
+    poller = Poller(asyncio.get_running_loop())
+    poller.attach()
+    return poller
