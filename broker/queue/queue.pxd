@@ -1,0 +1,81 @@
+from libc.stdint cimport uint32_t, uint64_t
+
+from leveret.queue.heap cimport Heap
+from leveret.queue.message cimport Message
+from leveret.queue.ring cimport Entry, Ring
+from leveret.queue.rotation cimport Rotation
+
+cdef class Queue                # before the next line: the two modules name each other
+
+from leveret.queue.consumer cimport Consumer
+
+cdef enum:
+    PUMP_DELIVERIES_MAX = 1000  # per call of `pump`
+    PUMP_RELEASES_MAX = 10000   # purged messages whose memory one call of `pump` gives back
+
+# Outcomes of a settle; the packets' numbers.
+cdef enum:
+    SETTLE_ACK = 0
+    SETTLE_REQUEUE = 1
+    SETTLE_DISCARD = 2
+
+
+cdef class Queue:
+    cdef readonly uint32_t id
+    cdef readonly str name
+    cdef readonly str vhost
+    cdef readonly bint durable
+    cdef readonly bint auto_delete
+    cdef readonly bint exclusive
+    cdef readonly dict arguments
+    cdef readonly Consumer exclusive_consumer   # None: the queue is open to all
+    cdef readonly size_t consumer_count         # without getters and cancelled ones
+    cdef readonly bint unfinished               # the last pump stopped at its bound; one more is due
+
+    # Sizes: messages, and bytes of their bodies.
+    cdef readonly size_t ready_count
+    cdef readonly size_t unacked_count
+    cdef readonly uint64_t ready_bytes
+    cdef readonly uint64_t unacked_bytes
+
+    # Counters since the queue was made.
+    cdef readonly uint64_t published
+    cdef readonly uint64_t delivered
+    cdef readonly uint64_t delivered_no_ack
+    cdef readonly uint64_t got
+    cdef readonly uint64_t got_no_ack
+    cdef readonly uint64_t redelivered
+    cdef readonly uint64_t acked
+    cdef readonly uint64_t requeued
+    cdef readonly uint64_t discarded
+    cdef readonly uint64_t get_empty
+
+    cdef Ring ring                      # ready, oldest first
+    cdef Heap heap                      # ready too, see leveret.queue.heap
+    cdef Ring purged                    # no longer ours, memory not yet given back
+    cdef uint64_t next_position
+    cdef Rotation rotation
+    cdef dict attached                  # Consumer -> None, in order of arrival: everybody who holds, or may hold, messages of ours
+    cdef bint handing                   # within a consumer's `deliver`
+
+    # The hot path.
+    cdef int publish(self, Message* message) except -1
+    cdef int settle(self, Consumer consumer, uint64_t first, uint64_t last, int outcome) except -1
+    cdef int take(self, Consumer getter, uint64_t* delivery_no, Entry* entry) except -1
+    cdef int pump(self) except -1
+    # What a subclass fills in.
+    cdef int pump_later(self) except -1
+    # From the consumer.
+    cdef int consumer_ready(self, Consumer consumer) except -1
+    cdef int consumer_blocked(self, Consumer consumer) except -1
+    # Inside.
+    cdef Consumer next_consumer(self)
+    cdef int hand(self, Consumer consumer, Entry* entry) except -1
+    cdef int undo_hand(self, Consumer consumer, uint64_t delivery_no, Entry* entry) except -1
+    cdef int pop(self, Entry* entry) except -1
+    cdef int put_back(self, Entry* run, size_t count) except -1
+    cdef int requeue(self, Consumer consumer, uint64_t first, uint64_t last) except -1
+    cdef int settled(self, Consumer consumer, size_t count, uint64_t size) except -1
+    cdef int drop(self, Message* message) except -1
+    cdef int release_purged(self, size_t count) except -1
+    cdef int detach(self, Consumer consumer) except -1

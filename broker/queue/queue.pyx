@@ -1,0 +1,545 @@
+"""A queue: messages in order, the consumers that take turns at them, and what each has taken and not settled.
+
+Its worker calls it for every publish, settle and get, and it calls a consumer's `deliver` in return. It knows no socket, clock or store,
+and makes no Python object for a message.
+
+How a message goes: `publish` hands it straight to the consumer whose turn it is, or puts it at the back of the ring. `pump` takes the
+oldest from the ring for as long as somebody can take it. A message handed over with acknowledgement lies in the consumer's ledger until
+it is settled; one that comes back returns to the place where it was, marked redelivered. Positions, given at publish, are that place.
+
+Between calls holds: with messages ready, nobody in the rotation can take one, or `unfinished` is set. All state is in order before
+`deliver` is called, so what a consumer does there (it may close its connection, which removes consumers) meets a sound queue.
+"""
+
+from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort
+
+from leveret.queue.consumer cimport Consumer
+from leveret.queue.heap cimport heap_free, heap_pop, heap_push, heap_reserve
+from leveret.queue.ledger cimport (
+    Ledger,
+    Slot,
+    ledger_append,
+    ledger_erase,
+    ledger_find,
+    ledger_free,
+    ledger_reserve,
+    ledger_seek,
+    ledger_tidy,
+)
+from leveret.queue.message cimport Message, message_release, message_retain
+from leveret.queue.ring cimport (
+    ENTRY_REDELIVERED,
+    Entry,
+    Ring,
+    entry_returned,
+    ring_at,
+    ring_free,
+    ring_merge,
+    ring_merge_cost,
+    ring_pop_front,
+    ring_push_back,
+)
+from leveret.queue.rotation cimport (
+    Turn,
+    rotation_advance,
+    rotation_first,
+    rotation_free,
+    rotation_join,
+    rotation_leave,
+    rotation_reserve,
+)
+
+# A requeue moves entries of the ring up to this many times its own number, and this many whatever its number; beyond, it uses the heap.
+cdef enum:
+    MERGE_COST_FACTOR = 4
+    MERGE_COST_FREE = 64
+
+
+class InExclusiveUse(Exception):
+    """A consumer asked for a queue that has an exclusive one, or asked to be exclusive on a queue that has consumers (reply code 403)."""
+
+
+cdef int by_position(const void* left, const void* right) noexcept nogil:
+    cdef uint64_t left_position = (<const Entry*>left).position
+    cdef uint64_t right_position = (<const Entry*>right).position
+    return -1 if left_position < right_position else left_position > right_position
+
+
+cdef class Queue:
+    """The state of one queue. `id` is the router's, never reused; name and vhost are for showing."""
+
+    def __init__(self, uint32_t id, str name not None, str vhost not None, *, bint durable=False, bint auto_delete=False,
+                 bint exclusive=False, dict arguments=None):
+        self.id = id
+        self.name = name
+        self.vhost = vhost
+        self.durable = durable
+        self.auto_delete = auto_delete
+        self.exclusive = exclusive
+        self.arguments = {} if arguments is None else arguments
+        self.next_position = 1
+        self.attached = {}
+
+    def __dealloc__(self):
+        cdef size_t index
+        for index in range(self.ring.count):
+            message_release(ring_at(&self.ring, index).message)
+        for index in range(self.heap.count):
+            message_release(self.heap.entries[index].message)
+        for index in range(self.purged.count):
+            message_release(ring_at(&self.purged, index).message)
+        ring_free(&self.ring)
+        heap_free(&self.heap)
+        ring_free(&self.purged)
+        rotation_free(&self.rotation)
+
+    # The hot path.
+
+    cdef int publish(self, Message* message) except -1:
+        """Take a message in, retaining it. MemoryError: not taken. An error out of a consumer's `deliver`: taken."""
+        cdef Consumer consumer
+        cdef Entry entry
+        if self.ready_count == 0 and not self.handing:
+            consumer = self.next_consumer()
+            if consumer is not None:
+                if not consumer.no_ack:
+                    ledger_reserve(&consumer.ledger)
+                message_retain(message)
+                entry.message = message
+                entry.position = self.next_position
+                entry.flags = 0
+                self.next_position += 1
+                self.published += 1
+                self.hand(consumer, &entry)
+                if self.ready_count and not self.unfinished:    # `deliver` removed a consumer, whose messages came back
+                    self.pump()
+                return 0
+        ring_push_back(&self.ring, message, self.next_position, 0)
+        message_retain(message)
+        self.next_position += 1
+        self.published += 1
+        self.ready_count += 1
+        self.ready_bytes += message.body_size
+        if self.rotation.count and not self.unfinished:
+            self.pump()
+        return 0
+
+    cdef int settle(self, Consumer consumer, uint64_t first, uint64_t last, int outcome) except -1:
+        """Settle what the consumer holds with delivery numbers from `first` to `last`, both included; the number of messages settled.
+
+        Numbers that are not outstanding are passed over. SETTLE_ACK and SETTLE_DISCARD let the messages go, SETTLE_REQUEUE puts them back
+        in their places, redelivered. Afterwards deliveries go on, perhaps to the same consumer. MemoryError (requeue only): none settled.
+        """
+        cdef Ledger* ledger = &consumer.ledger
+        cdef size_t index
+        cdef size_t count = 0
+        cdef uint64_t size = 0
+        cdef Slot* slot
+        cdef Message* message
+        if outcome == SETTLE_REQUEUE:
+            count = self.requeue(consumer, first, last)
+        else:
+            index = ledger_seek(ledger, first)
+            while index < ledger.tail:
+                slot = &ledger.slots[index]
+                if slot.key > last:
+                    break
+                index += 1
+                if slot.item == NULL:
+                    continue
+                message = <Message*>slot.item
+                size += message.body_size
+                message_release(message)
+                ledger_erase(ledger, slot)
+                count += 1
+            if count:
+                if outcome == SETTLE_ACK:
+                    self.acked += count
+                else:
+                    self.discarded += count
+                self.settled(consumer, count, size)
+        if count:
+            if consumer.cancelled and consumer.ledger.live == 0:
+                self.detach(consumer)
+            self.consumer_ready(consumer)
+        return <int>count
+
+    cdef int take(self, Consumer getter, uint64_t* delivery_no, Entry* entry) except -1:
+        """The oldest ready message for a basic.get: 1, or 0 if there is none.
+
+        `getter` has been added by `add_getter`. `entry.message` carries a reference that becomes the caller's, to be released once it has
+        been sent. Without `no_ack` the message is also kept as unacked under `delivery_no`. MemoryError: nothing taken.
+        """
+        assert getter.queue is self
+        if self.ready_count == 0:
+            self.get_empty += 1
+            return 0
+        if not getter.no_ack:
+            ledger_reserve(&getter.ledger)
+        self.pop(entry)
+        delivery_no[0] = getter.next_delivery_no
+        getter.next_delivery_no += 1
+        if entry.flags & ENTRY_REDELIVERED:
+            self.redelivered += 1
+        if getter.no_ack:
+            self.got_no_ack += 1
+            return 1
+        message_retain(entry.message)
+        ledger_append(&getter.ledger, delivery_no[0], entry.message, entry.position, entry.flags)
+        self.unacked_count += 1
+        self.unacked_bytes += entry.message.body_size
+        self.got += 1
+        return 1
+
+    cdef int pump(self) except -1:
+        """Hand over what is ready to those who can take it: at most 1,000 messages. 1 if there is more to do, else 0.
+
+        Also gives back the memory of at most 10,000 purged messages. When it ends with work left, it has called `pump_later`.
+        """
+        cdef Consumer consumer
+        cdef Entry entry
+        cdef size_t budget = PUMP_DELIVERIES_MAX
+        if self.handing:        # the pump or publish below us goes on when `deliver` returns
+            return 0
+        self.unfinished = False
+        if self.purged.count:
+            self.release_purged(PUMP_RELEASES_MAX)
+        while self.ready_count and budget:
+            consumer = self.next_consumer()
+            if consumer is None:
+                break
+            if not consumer.no_ack:
+                ledger_reserve(&consumer.ledger)
+            self.pop(&entry)
+            self.hand(consumer, &entry)
+            budget -= 1
+        if self.purged.count or (self.ready_count and budget == 0 and self.next_consumer() is not None):
+            self.unfinished = True
+            self.pump_later()
+            return 1
+        return 0
+
+    # What a subclass fills in.
+
+    cdef int pump_later(self) except -1:
+        """`pump` must be called once more, in a later turn. Called once for each time that work is left; the worker keeps a list."""
+        return 0
+
+    # Consumers.
+
+    def may_consume(self, bint exclusive) -> bool:
+        """Whether one more consumer, exclusive or not, is allowed beside those that are there."""
+        return self.exclusive_consumer is None and not (exclusive and self.consumer_count > 0)
+
+    def add_consumer(self, Consumer consumer not None) -> None:
+        """Let it consume once it is activated. Raises InExclusiveUse; a consumer belongs to one queue, once."""
+        if not self.may_consume(consumer.exclusive):
+            raise InExclusiveUse(f"queue '{self.name}' in vhost '{self.vhost}' in exclusive use")
+        assert consumer.queue is None
+        rotation_reserve(&self.rotation, self.consumer_count + 1)
+        self.attached[consumer] = None
+        consumer.queue = self
+        consumer.consuming = True
+        self.consumer_count += 1
+        if consumer.exclusive:
+            self.exclusive_consumer = consumer
+        self.consumer_ready(consumer)
+
+    def add_getter(self, Consumer getter not None) -> None:
+        """Let it `take`; it is not counted as a consumer and nothing is delivered to it. Remove it by `remove_consumer`."""
+        assert getter.queue is None
+        self.attached[getter] = None
+        getter.queue = self
+
+    def cancel_consumer(self, Consumer consumer not None) -> None:
+        """basic.cancel: no more deliveries, but what it holds stays unacked and can be settled. It is removed when it holds nothing."""
+        if consumer.queue is not self or not consumer.consuming:
+            return
+        consumer.active = False
+        rotation_leave(&self.rotation, &consumer.turn)
+        consumer.consuming = False
+        consumer.cancelled = True
+        self.consumer_count -= 1
+        if self.exclusive_consumer is consumer:
+            self.exclusive_consumer = None
+        if consumer.ledger.live == 0:
+            self.detach(consumer)
+
+    def remove_consumer(self, Consumer consumer not None) -> int:
+        """Its channel is gone, or its worker: what it holds goes back, redelivered. The number of messages requeued.
+
+        MemoryError: it stays, cancelled, with what it holds.
+        """
+        cdef int count
+        if consumer.queue is not self:
+            return 0
+        self.cancel_consumer(consumer)
+        if consumer.queue is None:
+            return 0
+        count = self.requeue(consumer, 0, UINT64_MAX)
+        self.detach(consumer)
+        if count and not self.unfinished:
+            self.pump()
+        return count
+
+    @property
+    def consumers(self) -> list[Consumer]:
+        """Those that consume, in order of arrival."""
+        cdef Consumer consumer
+        return [consumer for consumer in self.attached if consumer.consuming]
+
+    cdef int consumer_ready(self, Consumer consumer) except -1:
+        if not consumer.consuming or not consumer.can_take():
+            if self.ready_count and self.rotation.count and not self.unfinished:
+                self.pump()     # what it gave back may be for others
+            return 0
+        if consumer.turn.next == NULL:
+            rotation_join(&self.rotation, &consumer.turn)
+        if self.ready_count and not self.unfinished:
+            self.pump()
+        return 0
+
+    cdef int consumer_blocked(self, Consumer consumer) except -1:
+        return rotation_leave(&self.rotation, &consumer.turn)
+
+    # Administration.
+
+    def purge(self) -> int:
+        """Drop everything ready, at once for all who look; of more than 10,000 the memory comes back over the next pumps. The number."""
+        cdef size_t count = self.ready_count
+        cdef Entry entry
+        cdef Ring emptied
+        self.ready_count = 0
+        self.ready_bytes = 0
+        if self.purged.count == 0:
+            emptied = self.purged
+            self.purged = self.ring
+            self.ring = emptied
+        while self.ring.count:
+            ring_pop_front(&self.ring, &entry)
+            self.drop(entry.message)
+        while self.heap.count:
+            heap_pop(&self.heap, &entry)
+            self.drop(entry.message)
+        self.release_purged(PUMP_RELEASES_MAX)
+        if self.purged.count and not self.unfinished:
+            self.unfinished = True
+            self.pump_later()
+        return count
+
+    def clear(self) -> list[Consumer]:
+        """The queue is being deleted: drop everything, ready and unacked, and let all consumers go. Those that consumed, for the caller
+        to tell. Large amounts of memory come back over the next pumps, so keep pumping for as long as `unfinished`."""
+        cdef Consumer consumer
+        cdef size_t index
+        consumers = self.consumers
+        for consumer in list(self.attached):
+            self.cancel_consumer(consumer)
+            for index in range(consumer.ledger.head, consumer.ledger.tail):
+                if consumer.ledger.slots[index].item != NULL:
+                    self.drop(<Message*>consumer.ledger.slots[index].item)
+            ledger_free(&consumer.ledger)
+            self.detach(consumer)
+        self.unacked_count = 0
+        self.unacked_bytes = 0
+        self.purge()
+        return consumers
+
+    def statistics(self) -> dict[str, object]:
+        """Sizes and counters under the HTTP API's names (`GET /api/queues/{vhost}/{name}`); bytes are those of bodies."""
+        return {
+            "messages_ready": self.ready_count,
+            "messages_unacknowledged": self.unacked_count,
+            "messages": self.ready_count + self.unacked_count,
+            "message_bytes_ready": self.ready_bytes,
+            "message_bytes_unacknowledged": self.unacked_bytes,
+            "message_bytes": self.ready_bytes + self.unacked_bytes,
+            "consumers": self.consumer_count,
+            "message_stats": {
+                "publish": self.published,
+                "deliver": self.delivered,
+                "deliver_no_ack": self.delivered_no_ack,
+                "get": self.got,
+                "get_no_ack": self.got_no_ack,
+                "deliver_get": self.delivered + self.delivered_no_ack + self.got + self.got_no_ack,
+                "redeliver": self.redelivered,
+                "ack": self.acked,
+                "get_empty": self.get_empty,
+            },
+        }
+
+    # Inside.
+
+    cdef Consumer next_consumer(self):
+        """Whose turn it is, or None. Those found unable to take leave the rotation until they call `ready_again`."""
+        cdef Turn* turn = rotation_first(&self.rotation)
+        cdef Consumer consumer
+        while turn != NULL:
+            consumer = <Consumer>turn.owner
+            if consumer.can_take():
+                return consumer
+            rotation_leave(&self.rotation, turn)
+            turn = rotation_first(&self.rotation)
+        return None
+
+    cdef int hand(self, Consumer consumer, Entry* entry) except -1:
+        """Give the entry, and its reference, to the consumer whose turn it is. Room in its ledger has been reserved."""
+        cdef uint64_t delivery_no = consumer.next_delivery_no
+        cdef bint redelivered = entry.flags & ENTRY_REDELIVERED
+        cdef bint no_ack = consumer.no_ack
+        cdef bint done = False
+        consumer.next_delivery_no = delivery_no + 1
+        if redelivered:
+            self.redelivered += 1
+        if no_ack:
+            self.delivered_no_ack += 1
+        else:
+            ledger_append(&consumer.ledger, delivery_no, entry.message, entry.position, entry.flags)
+            self.unacked_count += 1
+            self.unacked_bytes += entry.message.body_size
+            self.delivered += 1
+        rotation_advance(&self.rotation)
+        self.handing = True
+        try:                    # a `finally` costs nothing on the way that raises nothing, an `except` does
+            consumer.deliver(entry.message, delivery_no, redelivered)
+            done = True
+        finally:
+            self.handing = False
+            if not done:
+                self.undo_hand(consumer, delivery_no, entry)
+        if no_ack:
+            message_release(entry.message)
+        return 0
+
+    cdef int undo_hand(self, Consumer consumer, uint64_t delivery_no, Entry* entry) except -1:
+        """`deliver` has raised: as if it had not been called, and not again for this consumer. What others can take waits for a pump."""
+        cdef Slot* slot
+        if consumer.no_ack:
+            self.delivered_no_ack -= 1
+        else:
+            slot = ledger_find(&consumer.ledger, delivery_no)
+            if slot == NULL:    # it was removed meanwhile, and this message requeued with the others
+                return 0
+            ledger_erase(&consumer.ledger, slot)
+            ledger_tidy(&consumer.ledger)
+            self.unacked_count -= 1
+            self.unacked_bytes -= entry.message.body_size
+            self.delivered -= 1
+        if entry.flags & ENTRY_REDELIVERED:
+            self.redelivered -= 1
+        consumer.next_delivery_no = delivery_no
+        consumer.active = False
+        rotation_leave(&self.rotation, &consumer.turn)
+        try:
+            self.put_back(entry, 1)
+        except MemoryError:     # nowhere to keep it; the error under way tells the caller
+            message_release(entry.message)
+        if not self.unfinished:
+            self.unfinished = True
+            self.pump_later()
+        return 0
+
+    cdef int pop(self, Entry* entry) except -1:
+        """Take the oldest ready one out, its reference with it."""
+        if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
+            heap_pop(&self.heap, entry)
+        else:
+            ring_pop_front(&self.ring, entry)
+        self.ready_count -= 1
+        self.ready_bytes -= entry.message.body_size
+        return 0
+
+    cdef int put_back(self, Entry* run, size_t count) except -1:
+        """Make `count` (> 0) entries, ascending by position, ready again, in their places and with their references; all or none."""
+        cdef size_t index
+        if ring_merge_cost(&self.ring, run, count) <= MERGE_COST_FREE + MERGE_COST_FACTOR * count:
+            ring_merge(&self.ring, run, count)
+        else:
+            heap_reserve(&self.heap, count)
+            for index in range(count):
+                heap_push(&self.heap, &run[index])
+        self.ready_count += count
+        for index in range(count):
+            self.ready_bytes += run[index].message.body_size
+        return 0
+
+    cdef int requeue(self, Consumer consumer, uint64_t first, uint64_t last) except -1:
+        """Put the consumer's messages from `first` to `last` back; their number. MemoryError: none."""
+        cdef Ledger* ledger = &consumer.ledger
+        cdef size_t begin = ledger_seek(ledger, first)
+        cdef size_t end = begin
+        cdef size_t index
+        cdef size_t count = 0
+        cdef uint64_t size = 0
+        cdef bint ascending = True
+        cdef Slot* slot
+        cdef Entry* run
+        cdef Entry single
+        while end < ledger.tail and ledger.slots[end].key <= last:
+            count += ledger.slots[end].item != NULL
+            end += 1
+        if count == 0:
+            return 0
+        run = &single
+        if count > 1:
+            run = <Entry*>malloc(count * sizeof(Entry))
+            if run == NULL:
+                raise MemoryError("no memory to requeue messages")
+        try:
+            count = 0
+            for index in range(begin, end):
+                slot = &ledger.slots[index]
+                if slot.item == NULL:
+                    continue
+                run[count].message = <Message*>slot.item
+                run[count].position = slot.number
+                run[count].flags = entry_returned(slot.flags)
+                size += run[count].message.body_size
+                # A consumer's deliveries ascend by position until it is handed one that came back.
+                ascending = ascending and (count == 0 or run[count - 1].position < slot.number)
+                count += 1
+            if not ascending:
+                qsort(run, count, sizeof(Entry), by_position)
+            self.put_back(run, count)
+        finally:
+            if run != &single:
+                free(run)
+        for index in range(begin, end):
+            if ledger.slots[index].item != NULL:
+                ledger_erase(ledger, &ledger.slots[index])
+        self.requeued += count
+        self.settled(consumer, count, size)
+        return <int>count
+
+    cdef int settled(self, Consumer consumer, size_t count, uint64_t size) except -1:
+        """`count` messages with bodies of `size` bytes have left the consumer's ledger."""
+        ledger_tidy(&consumer.ledger)
+        assert self.unacked_count >= count and self.unacked_bytes >= size
+        self.unacked_count -= count
+        self.unacked_bytes -= size
+        return 0
+
+    cdef int drop(self, Message* message) except -1:
+        """Let a message go, its memory in a later slice."""
+        try:
+            ring_push_back(&self.purged, message, self.next_position, 0)
+            self.next_position += 1     # a ring's positions ascend
+        except MemoryError:
+            message_release(message)
+        return 0
+
+    cdef int release_purged(self, size_t count) except -1:
+        cdef Entry entry
+        while count and self.purged.count:
+            ring_pop_front(&self.purged, &entry)
+            message_release(entry.message)
+            count -= 1
+        return 0
+
+    cdef int detach(self, Consumer consumer) except -1:
+        """It holds nothing and is not in the rotation: forget it."""
+        assert consumer.ledger.live == 0 and consumer.turn.next == NULL
+        self.attached.pop(consumer, None)
+        consumer.queue = None
+        return 0
