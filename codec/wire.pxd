@@ -154,3 +154,36 @@ cdef inline void buffer_free(Buffer* buffer) noexcept nogil:
     buffer.start = 0
     buffer.length = 0
     buffer.capacity = 0
+
+
+cdef inline int buffer_u8(Buffer* buffer, uint8_t value) except -1 nogil:
+    return buffer_write(buffer, &value, 1)
+
+
+cdef inline int buffer_u16(Buffer* buffer, uint16_t value) except -1 nogil:
+    value = leveret_swap16(value)
+    return buffer_write(buffer, &value, 2)
+
+
+cdef inline int buffer_u32(Buffer* buffer, uint32_t value) except -1 nogil:
+    value = leveret_swap32(value)
+    return buffer_write(buffer, &value, 4)
+
+
+cdef inline int buffer_u64(Buffer* buffer, uint64_t value) except -1 nogil:
+    value = leveret_swap64(value)
+    return buffer_write(buffer, &value, 8)
+
+
+cdef inline size_t buffer_mark(const Buffer* buffer) noexcept nogil:
+    """A place to come back to: stays right when the buffer grows or slides, until somebody consumes from it."""
+    return buffer.length - buffer.start
+
+
+cdef inline uint8_t* buffer_at(Buffer* buffer, size_t mark) noexcept nogil:
+    return buffer.data + buffer.start + mark
+
+
+cdef inline void buffer_rewind(Buffer* buffer, size_t mark) noexcept nogil:
+    """Forget what has been written since `mark`."""
+    buffer.length = buffer.start + mark
