@@ -1,0 +1,123 @@
+"""Log lines: one line an event, on standard error, from every process of the node alike.
+
+`set_up` is called once by each process (the supervisor in `leveret.ctl`, its children in `leveret.supervisor.child`); after that everybody
+uses the standard `logging` module. A line is one `write` to the descriptor, so that lines of different processes never mix. Names given by
+clients come through here, therefore everything that could end a line, move a cursor or reorder text is escaped: a queue called
+"x\\n2026-… [error] …" stays inside its own line. It writes no files and rotates nothing; that is systemd's or the container's work.
+
+    text    2026-11-24 12:00:00.123 [info] worker-0 connection 127.0.0.1:50000 opened user=guest vhost=/
+    json    {"time": "2026-11-24T12:00:00.123+01:00", "level": "info", "process": "worker-0", "pid": 7, "message": "…", "user": "guest"}
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import logging
+import os
+import re
+import sys
+from datetime import datetime
+from typing import Any
+
+# C0 with DEL, C1, line and paragraph separators, marks that reorder text, lone surrogates.
+_UNSAFE = re.compile("[\x00-\x1f\x7f-\x9f\u2028\u2029\u200e\u200f\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+_NEEDS_QUOTES = re.compile(r"[\s\"=]|^$")
+LINE_CHARACTERS_MAX = 8192
+
+
+def escaped(text: str) -> str:
+    """`text` with every character that could leave its line or disturb a terminal written as `\\x1b` or `\\u2028`."""
+    return _UNSAFE.sub(lambda found: _code(found[0]), text)
+
+
+def _code(char: str) -> str:
+    number = ord(char)
+    return {"\n": "\\n", "\r": "\\r", "\t": "\\t"}.get(char) or (f"\\x{number:02x}" if number < 256 else f"\\u{number:04x}")
+
+
+def fields(**values: object) -> dict[str, Any]:
+    """For `log.info("…", extra=fields(user=…, vhost=…))`: named values, `key=value` in text and members of their own in JSON."""
+    return {"fields": values}
+
+
+def _level(record: logging.LogRecord) -> str:
+    return "error" if record.levelno >= logging.ERROR else record.levelname.lower()
+
+
+def _traceback(record: logging.LogRecord, formatter: logging.Formatter) -> str:
+    return formatter.formatException(record.exc_info) if record.exc_info and record.exc_info[0] is not None else ""
+
+
+class TextFormatter(logging.Formatter):
+    """Lines for people. A traceback (a bug of ours) follows on lines that begin with two spaces and a bar."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        when = datetime.fromtimestamp(record.created)
+        line = f"{when:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d} [{_level(record)}] {self._process} {escaped(record.getMessage())}"
+        for key, value in getattr(record, "fields", {}).items():
+            text = str(value)
+            line += f" {key}={json.dumps(text) if _NEEDS_QUOTES.search(text) or _UNSAFE.search(text) else text}"
+        if len(line) > LINE_CHARACTERS_MAX:
+            line = line[:LINE_CHARACTERS_MAX] + f"… ({len(line) - LINE_CHARACTERS_MAX} characters more)"
+        for row in _traceback(record, self).splitlines():
+            line += f"\n  | {escaped(row)}"
+        return line
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, ASCII only, so nothing in it can leave the line."""
+
+    def __init__(self, process: str) -> None:
+        super().__init__()
+        self._process = process
+
+    def format(self, record: logging.LogRecord) -> str:
+        entry: dict[str, object] = {
+            "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
+            "level": _level(record),
+            "process": self._process,
+            "pid": record.process,
+            "message": record.getMessage()[:LINE_CHARACTERS_MAX],
+        }
+        for key, value in getattr(record, "fields", {}).items():
+            entry.setdefault(key, value)
+        if traceback := _traceback(record, self):
+            entry["traceback"] = traceback
+        return json.dumps(entry, default=str)
+
+
+class DescriptorHandler(logging.Handler):
+    """Writes each line with one `write` to a file descriptor."""
+
+    def __init__(self, descriptor: int) -> None:
+        super().__init__()
+        self._descriptor = descriptor
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            line = self.format(record) + "\n"
+        except Exception:  # noqa: BLE001 (a log call with wrong arguments must not end a connection)
+            line = f"a log line could not be formatted: {record.msg!r} at {record.pathname}:{record.lineno}\n"
+        with contextlib.suppress(OSError):  # standard error is closed or its disk is full: there is nobody left to tell
+            os.write(self._descriptor, line.encode("utf-8", "backslashreplace"))
+
+
+def set_up(process: str, level: str = "info", format: str = "text", descriptor: int | None = None) -> None:
+    """Send this process's log lines to `descriptor` (standard error unless told), from `level` upwards, as "text" or "json".
+
+    `process` is how the lines name it: "supervisor", "router", "worker-0", "management".
+    """
+    handler = DescriptorHandler(sys.__stderr__.fileno() if descriptor is None and sys.__stderr__ is not None else descriptor or 2)
+    handler.setFormatter(JsonFormatter(process) if format == "json" else TextFormatter(process))
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(level.upper())
+    logging.captureWarnings(True)
+    # They tell what only their own developers need; a broker's log at `info` must stay readable.
+    for name in ("asyncio", "uvicorn", "uvicorn.error", "uvicorn.access"):
+        logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
