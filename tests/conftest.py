@@ -1,0 +1,79 @@
+"""Fixtures of the whole suite: the broker under test and where a test's clients stand.
+
+`broker` is one node for all tests of a pytest process (so `-n 4` has four, each with its own ports and data directory). `LEVERET_TEST_PEER`,
+an `amqp://user:password@host:port` address, puts another broker in its place: the suite is checked against RabbitMQ that way, without the
+tests marked `not_on_peer`. `fresh_node` gives nodes that a test may stop, kill and configure.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import pytest
+
+# Their asserts shall tell as much as those in test modules do; it has to be said before they are imported.
+pytest.register_assert_rewrite("tests.deadline", "tests.inbox", "tests.node", "tests.placement", "tests.refusal", "tests.wire")
+
+from tests.node import Broker, Node  # noqa: E402
+from tests.placement import PEER, SPREAD, TOGETHER, Placement, Sites  # noqa: E402
+
+PEER_URL = os.environ.get("LEVERET_TEST_PEER")
+WORKERS = 3  # publisher, queue and consumer can each have its own
+
+MakeNode = Callable[..., Node]
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    config.addinivalue_line("markers", "not_on_peer(reason): not run when LEVERET_TEST_PEER names another broker")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    if PEER_URL is None:
+        return
+    for item in items:
+        if mark := item.get_closest_marker("not_on_peer"):
+            item.add_marker(pytest.mark.skip(reason=f"not on the peer: {mark.args[0]}"))
+
+
+@pytest.fixture(scope="session")
+def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
+    """The broker under test, shared: leave it as you found it, and count on nothing that another test may change."""
+    if PEER_URL is not None:
+        url = urlsplit(PEER_URL)
+        yield Broker(
+            url.hostname or "127.0.0.1", url.port or 5672, None, unquote(url.username or "guest"), unquote(url.password or "guest")
+        )
+        return
+    node = Node(tmp_path_factory.mktemp("node") / "data", workers=WORKERS).start()
+    yield node
+    node.stop()
+
+
+@pytest.fixture
+def fresh_node(tmp_path: Path) -> Iterator[MakeNode]:
+    """A function that makes a started node of the test's own: `fresh_node(workers=2, **config)`. All are ended with the test."""
+    if PEER_URL is not None:
+        pytest.skip("not on the peer: starts nodes of its own")
+    nodes: list[Node] = []
+
+    def make(*, workers: int = 2, **config: Any) -> Node:
+        node = Node(tmp_path / f"node-{len(nodes)}", workers=workers, config=config)
+        nodes.append(node)
+        return node.start()
+
+    yield make
+    for node in nodes:
+        node.kill()
+
+
+@pytest.fixture(params=[PEER] if PEER_URL else [TOGETHER, SPREAD], ids=lambda sites: sites.name)
+def placement(request: pytest.FixtureRequest, broker: Broker) -> Iterator[Placement]:
+    """Connections, queues and exchanges of one test, once with publisher, queue and consumer on one worker, once on three."""
+    sites: Sites = request.param
+    made = Placement(broker, sites)
+    yield made
+    made.close()

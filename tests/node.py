@@ -1,0 +1,203 @@
+"""A broker under test: where it listens, and the process behind it.
+
+Owns `Broker` (an address with what a client needs to reach it) and `Node` (a Leveret started by the suite on free ports and a private data
+directory, which can be stopped, killed and started again). The fixtures of `conftest.py` make them; tests ask them for connections and for
+the management API. Readiness is sd_notify's `READY=1`, so nothing here guesses how long a start takes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import select
+import signal
+import socket
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+import pika
+import psutil
+
+START_WITHIN_S = 30.0  # for a loaded two-core machine with several nodes starting at once; the goal itself has its own test
+STOP_WITHIN_S = 20.0
+
+
+@dataclass
+class Broker:
+    """A running broker: Leveret, or the peer that the suite is checked against.
+
+    `http_port` is None when the broker's management API is not to be asked (the peer).
+    """
+
+    host: str
+    port: int
+    http_port: int | None = None
+    user: str = "guest"
+    password: str = "guest"
+
+    @property
+    def is_peer(self) -> bool:
+        """Whether this is the peer, of which nothing is known beyond its AMQP port."""
+        return self.http_port is None
+
+    @property
+    def url(self) -> str:
+        """Its address as pika's and other clients' URL."""
+        return f"amqp://{quote(self.user)}:{quote(self.password)}@{self.host}:{self.port}/%2F"
+
+    def parameters(self, **overrides: Any) -> pika.ConnectionParameters:
+        """pika's parameters for it; `overrides` are pika's own names."""
+        settings: dict[str, Any] = {
+            "host": self.host,
+            "port": self.port,
+            "credentials": pika.PlainCredentials(self.user, self.password),
+            "socket_timeout": 10,
+            "stack_timeout": 20,
+            "blocked_connection_timeout": 60,
+        }
+        return pika.ConnectionParameters(**(settings | overrides))
+
+    def connect(self, **overrides: Any) -> pika.BlockingConnection:
+        """A new blocking connection."""
+        return pika.BlockingConnection(self.parameters(**overrides))
+
+    def api(self, path: str) -> Any:
+        """The JSON that `GET /api/<path>` answers; `AssertionError` for any status but 200."""
+        response = httpx.get(f"http://{self.host}:{self.http_port}/api/{path}", auth=(self.user, self.password), timeout=20)
+        assert response.status_code == 200, f"GET /api/{path}: {response.status_code} {response.text}"
+        return response.json()
+
+    def processes(self) -> dict[str, int]:
+        """The pid of each of its processes, by name: `router`, `management`, `worker-0`, …"""
+        return {str(process["name"]): int(process["pid"]) for node in self.api("nodes") for process in node["processes"] if process["pid"]}
+
+    def workers(self) -> dict[int, int]:
+        """The pid of each worker, by index."""
+        return {int(name.removeprefix("worker-")): pid for name, pid in self.processes().items() if name.startswith("worker-")}
+
+
+class Node(Broker):
+    """A Leveret of the suite's own. `start()` it, and `stop()` or `kill()` it before the test ends.
+
+    `config` is written as the node's `leveret.toml`. The ports are free ones at the first start and stay the same at later ones.
+    """
+
+    def __init__(self, data_dir: Path, *, workers: int, config: dict[str, Any] | None = None) -> None:
+        super().__init__("127.0.0.1", 0, 0)
+        self.data_dir = data_dir
+        self.worker_count = workers
+        self.config = config or {}
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log_path = data_dir.with_name(data_dir.name + ".log")
+
+    def start(self) -> Node:
+        """Start it and wait for `READY=1`; `AssertionError` with the end of its log when it dies or is late."""
+        assert self.process is None, "started twice"
+        self.data_dir.mkdir(parents=True, exist_ok=True)
+        config_path = self.data_dir.with_name(self.data_dir.name + ".toml")
+        config_path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in self.config.items()))
+        command = [sys.executable, "-m", "leveret", "start", "--config", str(config_path)]
+        command += ["--data-dir", str(self.data_dir), "--workers", str(self.worker_count)]
+        command += ["--port", str(self.port), "--http-port", str(self.http_port)]
+        with ReadySocket() as ready, self.log_path.open("ab") as log:
+            self.process = subprocess.Popen(
+                command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                cwd=self.data_dir,  # not the checkout: what is tested is the installed package
+                env=os.environ | {"NOTIFY_SOCKET": ready.address},
+            )
+            if not ready.wait(self.process, START_WITHIN_S):
+                status = self.process.poll()
+                self.kill()
+                raise AssertionError(f"no READY=1 within {START_WITHIN_S} s (exit status {status}):\n{self.log_tail()}")
+        self._read_ports()
+        return self
+
+    def stop(self) -> None:
+        """Ask it to stop as systemd would (SIGTERM) and wait for its end; `AssertionError` when it fails or takes too long."""
+        if self.process is None:
+            return
+        self.process.terminate()
+        self.wait_stopped()
+
+    def wait_stopped(self) -> None:
+        """Wait for the end of a stop asked for in another way; `AssertionError` when it fails or takes too long."""
+        assert self.process is not None
+        try:
+            status = self.process.wait(STOP_WITHIN_S)
+        except subprocess.TimeoutExpired:
+            self.kill()
+            raise AssertionError(f"still running {STOP_WITHIN_S} s after the stop:\n{self.log_tail()}") from None
+        self.process = None
+        assert status == 0, f"exit status {status}:\n{self.log_tail()}"
+
+    def kill(self) -> None:
+        """SIGKILL the supervisor and everything it started; the data directory stays as it was at that moment."""
+        if self.process is None:
+            return
+        family: list[psutil.Process] = []
+        with contextlib.suppress(psutil.NoSuchProcess):
+            family = psutil.Process(self.process.pid).children(recursive=True)
+        self.process.kill()
+        for child in family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                child.kill()
+        psutil.wait_procs(family, timeout=10)
+        self.process.wait()
+        self.process = None
+
+    def kill_process(self, name: str) -> int:
+        """SIGKILL one of its processes by its name in `/api/nodes`; gives back the pid."""
+        pid = self.processes()[name]
+        os.kill(pid, signal.SIGKILL)
+        return pid
+
+    def log_tail(self, lines: int = 40) -> str:
+        """The last lines of what it wrote to standard output and error."""
+        return "\n".join(self.log_path.read_text(errors="replace").splitlines()[-lines:])
+
+    def _read_ports(self) -> None:
+        state = json.loads((self.data_dir / "node.json").read_text())
+        self.port = int(state["port"])
+        self.http_port = int(state["http_port"])
+
+
+class ReadySocket:
+    """Stands in for systemd: a datagram socket whose `address` goes into `NOTIFY_SOCKET`."""
+
+    def __init__(self) -> None:
+        # An abstract address: a path under a test's temporary directory may be longer than the 107 bytes of sun_path.
+        self.address = f"@leveret-ready-{os.getpid()}-{os.urandom(6).hex()}"
+        self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_CLOEXEC)
+        self._socket.bind("\0" + self.address[1:])
+
+    def __enter__(self) -> ReadySocket:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._socket.close()
+
+    def wait(self, process: subprocess.Popen[bytes], within_s: float) -> bool:
+        """Whether `READY=1` came within `within_s` seconds and before the process ended."""
+        pidfd = os.pidfd_open(process.pid)
+        try:
+            deadline = time.monotonic() + within_s
+            while (left_s := deadline - time.monotonic()) > 0:
+                readable, _, _ = select.select([self._socket.fileno(), pidfd], [], [], left_s)
+                if self._socket.fileno() in readable:
+                    if "READY=1" in self._socket.recv(4096).decode().split("\n"):
+                        return True
+                elif pidfd in readable:
+                    return False
+            return False
+        finally:
+            os.close(pidfd)
