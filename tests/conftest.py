@@ -1,8 +1,8 @@
 """Fixtures of the whole suite: the broker under test and where a test's clients stand.
 
-`broker` is one node for all tests of a pytest process (so `-n 4` has four, each with its own ports and data directory). `LEVERET_TEST_PEER`,
-an `amqp://user:password@host:port` address, puts another broker in its place: the suite is checked against RabbitMQ that way, without the
-tests marked `not_on_peer`. `fresh_node` gives nodes that a test may stop, kill and configure.
+`broker` is one node for all tests of a pytest process (so `-n 4` has four, each with its own ports and data directory). The variable
+`LEVERET_TEST_PEER`, an `amqp://user:password@host:port` address, puts another broker in its place: the suite is checked against RabbitMQ
+that way, without the tests marked `not_on_peer`. `fresh_node` gives nodes that a test may stop, kill and configure.
 """
 
 from __future__ import annotations

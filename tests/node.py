@@ -102,10 +102,12 @@ class Node(Broker):
         assert self.process is None, "started twice"
         self.data_dir.mkdir(parents=True, exist_ok=True)
         config_path = self.data_dir.with_name(self.data_dir.name + ".toml")
-        config_path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in self.config.items()))
+        config = {"host": self.host, "http_host": self.host, "disk_free_limit_bytes": 0} | self.config
+        config_path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in config.items()))
         command = [sys.executable, "-m", "leveret", "start", "--config", str(config_path)]
         command += ["--data-dir", str(self.data_dir), "--workers", str(self.worker_count)]
         command += ["--port", str(self.port), "--http-port", str(self.http_port)]
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("LEVERET_")}
         with ReadySocket() as ready, self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -113,12 +115,13 @@ class Node(Broker):
                 stdout=log,
                 stderr=log,
                 cwd=self.data_dir,  # not the checkout: what is tested is the installed package
-                env=os.environ | {"NOTIFY_SOCKET": ready.address},
+                env=environment | {"NOTIFY_SOCKET": ready.address},
             )
             if not ready.wait(self.process, START_WITHIN_S):
                 status = self.process.poll()
                 self.kill()
-                raise AssertionError(f"no READY=1 within {START_WITHIN_S} s (exit status {status}):\n{self.log_tail()}")
+                why = f"ended with status {status}" if status is not None else f"not ready within {START_WITHIN_S} s"
+                raise AssertionError(f"{why}:\n{self.log_tail()}")
         self._read_ports()
         return self
 
@@ -167,7 +170,7 @@ class Node(Broker):
 
     def _read_ports(self) -> None:
         state = json.loads((self.data_dir / "node.json").read_text())
-        self.port = int(state["port"])
+        self.port = int(state["amqp_port"])
         self.http_port = int(state["http_port"])
 
 

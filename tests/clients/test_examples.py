@@ -1,4 +1,4 @@
-"""The programs under `examples/`, run as a newcomer runs them: as processes, told of the broker by `AMQP_URL`, judged by what they print."""
+"""The programs under `examples/`, run as a newcomer runs them: as processes, told of the broker by `AMQP_URL`, judged by their output."""
 
 from __future__ import annotations
 

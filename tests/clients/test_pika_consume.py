@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pika
 import pytest
 from pika.exceptions import DuplicateConsumerTag
@@ -47,7 +49,7 @@ def test_consumers_of_one_queue_take_turns(placement: Placement) -> None:
     for number in range(30):
         placement.publisher.basic_publish("", queue, str(number).encode())
     shares = [list(map(int, inbox.bodies(10))) for inbox in inboxes]
-    assert sorted(sum(shares, [])) == list(range(30))
+    assert sorted(itertools.chain.from_iterable(shares)) == list(range(30))
     assert all(share == sorted(share) for share in shares)
 
 
