@@ -43,7 +43,7 @@ cdef struct Frame:
 cdef inline Py_ssize_t next_frame(const uint8_t* data, size_t size, uint32_t frame_max, Frame* frame) noexcept nogil:
     """The frame that `data` begins with: bytes it takes, 0 when more are needed, or a FRAME_FAULT_….
 
-    Type and size are judged as soon as the 7 bytes before the payload are there, so no more than frame_max and 15 bytes are ever waited for.
+    Type and size are judged as soon as the 7 bytes before the payload are there: no more than frame_max + 8 bytes are ever waited for.
     A frame may be 8 bytes larger than frame_max: some clients count the payload only, and RabbitMQ lets them.
     """
     cdef uint32_t payload_size

@@ -8,8 +8,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t
 
 from leveret.codec.methods cimport Method
 from leveret.codec.wire cimport (
-    Buffer, buffer_at, buffer_consume, buffer_free, buffer_mark, buffer_rewind, buffer_u8, buffer_unread, buffer_write, load_u16, load_u32,
-    store_u32,
+    Buffer, buffer_at, buffer_consume, buffer_free, buffer_mark, buffer_rewind, buffer_u8, buffer_unread, buffer_write, load_u32, store_u32,
 )
 
 from leveret.codec.errors import FrameError, quoted_bytes
@@ -21,11 +20,15 @@ HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 cdef object frame_fault_error(Py_ssize_t fault, const uint8_t* data, size_t size, uint32_t frame_max):
     """The FrameError, in RabbitMQ's words, for what `next_frame` said of the `size` bytes at `data` (at least 7)."""
     cdef uint32_t payload_size = load_u32(data + 3)
-    cdef size_t held = min(<size_t>payload_size, size - FRAME_HEAD_SIZE)
+    cdef size_t held = size - FRAME_HEAD_SIZE
+    if held > payload_size:
+        held = payload_size
+    if held > 16:
+        held = 16
     if fault == FRAME_FAULT_SIZE:
         limit = <long long>frame_max - FRAME_OVERHEAD
         return FrameError(f"type {data[0]}, all octets = <<>>: {{frame_too_large,{payload_size},{limit}}}")
-    octets = data[FRAME_HEAD_SIZE:FRAME_HEAD_SIZE + min(held, 16)]
+    octets = data[FRAME_HEAD_SIZE:FRAME_HEAD_SIZE + held]
     which = "all" if payload_size <= 16 else "first 16"
     if fault == FRAME_FAULT_END:
         what = f"{{invalid_frame_end_marker,{data[FRAME_HEAD_SIZE + <size_t>payload_size]}}}"

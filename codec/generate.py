@@ -188,7 +188,7 @@ from leveret.codec.wire cimport (
     cursor_u8, cursor_u16, cursor_u32, cursor_u64, load_u32,
 )
 
-from leveret.codec.errors import CommandInvalid, FrameError, numbered_bytes
+from leveret.codec.errors import CommandInvalid, FrameError, numbered_bytes, quoted_bytes
 
 
 cdef class Method:
@@ -250,8 +250,9 @@ PYX_TAIL: Final = '''
 def decode_method(bytes payload not None):
     """The method that a method frame's payload is.
 
-    Raises `CommandInvalid` (503) for ids that no method has; `FrameError` (501) for fields that are cut short, for bytes left over, for a
-    short string that is not UTF-8 and for a malformed table, as RabbitMQ does; `CommandSyntaxError` (502) for a table nested too deep.
+    Raises `CommandInvalid` (503) for ids that no method has; `FrameError` (501) for fields that are cut short, for bytes left over and for
+    a short string that is not UTF-8, in RabbitMQ's words, and for a malformed table (RabbitMQ drops the connection without a word);
+    `CommandSyntaxError` (502) for a table nested deeper than 32.
     """
     return decode_method_at(<const uint8_t*>payload, len(payload))
 
@@ -259,8 +260,9 @@ def decode_method(bytes payload not None):
 cdef Method decode_method_at(const uint8_t* payload, size_t size):
     cdef Cursor at
     cdef Method method
+    cdef size_t shown = size if size < 260 else 260     # a reply text holds 255 bytes; more would be cut from it
     if size < 4:
-        raise FrameError(f"cannot decode {numbered_bytes(payload[:size])}")
+        raise FrameError(f"type 1, all octets = {quoted_bytes(payload[:size])}: unknown_frame")
     at.at = payload + 4
     at.end = payload + size
     at.failed = False
@@ -268,8 +270,7 @@ cdef Method decode_method_at(const uint8_t* payload, size_t size):
     if method is None:
         raise CommandInvalid("unimplemented method")
     if at.failed or at.at != at.end:
-        # A reply text holds 255 bytes; more of the fields would be cut from it.
-        raise FrameError(f"cannot decode {numbered_bytes(payload[4:min(size, 260)])}", method)
+        raise FrameError(f"cannot decode {numbered_bytes(payload[4:shown])}", method)
     return method
 '''
 

@@ -19,13 +19,15 @@ cdef class Typed:
     cdef readonly object value
 
 
-# Read: past the end they set `at.failed` and return something empty. A table's insides raise.
+# Read: past the end they set `at.failed` and return something empty. What is wrong within the bytes raises.
 cdef str read_shortstr(Cursor* at)
+cdef str read_opaque_shortstr(Cursor* at)
 cdef bytes read_longstr(Cursor* at)
 cdef dict read_table(Cursor* at, bint typed)
 
 # Write: on an exception the buffer may hold a part of it; the caller rewinds.
 cdef int write_shortstr(Buffer* out, str text) except -1
+cdef int write_opaque_shortstr(Buffer* out, str text) except -1
 cdef int write_longstr(Buffer* out, bytes data) except -1
 cdef int write_table(Buffer* out, dict table) except -1
 

@@ -102,8 +102,8 @@ def decode_table(bytes data not None, *, bint typed=False):
     at.end = at.at + len(data)
     at.failed = False
     table = read_table(&at, typed)
-    if at.at != at.end:
-        raise FrameError("malformed field table: bytes left over")
+    if at.failed or at.at != at.end:
+        raise FrameError("malformed field table: its length is not that of its bytes")
     return table
 
 
@@ -140,6 +140,15 @@ cdef str read_shortstr(Cursor* at):
         raise FrameError("Malformed UTF-8 in shortstr") from None
 
 
+cdef str read_opaque_shortstr(Cursor* at):
+    """A short string that RabbitMQ takes for bytes (field names, properties): what is not UTF-8 becomes surrogate escapes."""
+    cdef uint8_t size = cursor_u8(at)
+    cdef const uint8_t* text = cursor_take(at, size)
+    if text == NULL:
+        return ""
+    return PyUnicode_DecodeUTF8(<const char*>text, size, "surrogateescape")
+
+
 cdef bytes read_longstr(Cursor* at):
     cdef uint32_t size = cursor_u32(at)
     cdef const uint8_t* data = cursor_take(at, size)
@@ -156,20 +165,16 @@ cdef dict _read_table(Cursor* at, bint typed, int depth):
     cdef uint32_t size = cursor_u32(at)
     cdef const uint8_t* start = cursor_take(at, size)
     cdef Cursor inner
-    cdef uint8_t key_size
-    cdef const uint8_t* key_at
     cdef dict table = {}
     if start == NULL:
-        raise FrameError("malformed field table: longer than what holds it")
+        return table
     inner.at = start
     inner.end = start + size
     inner.failed = False
     while inner.at < inner.end:
-        key_size = cursor_u8(&inner)
-        key_at = cursor_take(&inner, key_size)
-        if key_at == NULL or inner.at == inner.end:
+        key = read_opaque_shortstr(&inner)
+        if inner.at == inner.end:
             raise FrameError("malformed field table: ends within a field")
-        key = PyUnicode_DecodeUTF8(<const char*>key_at, key_size, "surrogateescape")
         value = _read_value(&inner, typed, depth)
         if inner.failed:
             raise FrameError("malformed field table: ends within a field")
@@ -183,7 +188,7 @@ cdef list _read_array(Cursor* at, bint typed, int depth):
     cdef Cursor inner
     cdef list array = []
     if start == NULL:
-        raise FrameError("malformed field array: longer than what holds it")
+        return array
     inner.at = start
     inner.end = start + size
     inner.failed = False
@@ -276,6 +281,15 @@ cdef int write_shortstr(Buffer* out, str text) except -1:
     return buffer_write(out, encoded, size)
 
 
+cdef int write_opaque_shortstr(Buffer* out, str text) except -1:
+    """What `read_opaque_shortstr` read, byte for byte."""
+    cdef bytes encoded = text.encode("utf-8", "surrogateescape")
+    if len(encoded) > 255:
+        raise ValueError(f"a short string holds at most 255 bytes, not {len(encoded)}")
+    buffer_u8(out, <uint8_t>len(encoded))
+    return buffer_write(out, <const char*>encoded, len(encoded))
+
+
 cdef int write_longstr(Buffer* out, bytes data) except -1:
     if data is None:
         raise TypeError("a long string must be bytes, not None")
@@ -306,18 +320,13 @@ cdef int _end_nested(Buffer* out, size_t mark) except -1:
 
 cdef int _write_table(Buffer* out, table, int depth) except -1:
     cdef size_t mark = buffer_mark(out)
-    cdef bytes encoded
     if depth > TABLE_DEPTH_MAX:
         raise ValueError(f"field tables and arrays nested deeper than {TABLE_DEPTH_MAX}")
     buffer_u32(out, 0)
     for key, value in table.items():
         if not isinstance(key, str):
             raise TypeError(f"a field name must be a str, not {type(key).__name__}")
-        encoded = key.encode("utf-8", "surrogateescape")
-        if len(encoded) > 255:
-            raise ValueError(f"a field name holds at most 255 bytes, not {len(encoded)}")
-        buffer_u8(out, <uint8_t>len(encoded))
-        buffer_write(out, <const char*>encoded, len(encoded))
+        write_opaque_shortstr(out, key)
         _write_value(out, value, depth)
     return _end_nested(out, mark)
 
