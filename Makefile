@@ -10,7 +10,7 @@ VENV     := .venv
 BIN      := $(VENV)/bin
 BUILT    := $(VENV)/.built
 FOLDERS  := codec storage broker
-SOURCES  := $(shell find $(FOLDERS) -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi') setup.py
+SOURCES  := $(shell find $(FOLDERS) tests bench -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi') setup.py
 # A folder changes when a file comes or goes in it: then the view that mypy and Cython read (setup.py) is made anew.
 PACKAGES := $(shell find $(FOLDERS) -name '__pycache__' -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
@@ -44,7 +44,7 @@ lint: build $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --package leveret
-	$(BIN)/python -m cython_lint.cython_lint $(FOLDERS)
+	$(BIN)/python -m cython_lint.cython_lint $(FOLDERS) tests bench
 
 format: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check --fix .
@@ -61,4 +61,4 @@ wheel-smoke: build
 
 clean:
 	rm -rf build dist $(VENV) .make.lock *.egg-info
-	find $(FOLDERS) -name '*.so' -delete
+	find $(FOLDERS) tests bench -name '*.so' -delete

@@ -10,6 +10,7 @@ every `.pxd` lies under its import name, so that Cython (and mypy) find `leveret
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 from Cython.Build import cythonize
@@ -17,6 +18,7 @@ from setuptools import Extension, setup
 
 ROOT = Path(__file__).parent.resolve()
 PACKAGE_DIRS = {"leveret": "broker", "leveret.codec": "codec", "leveret.storage": "storage"}
+CHECKOUT_DIRS = ("tests", "bench")  # Cython that drives the C interfaces from a test or a bench, imported as `tests.queue.recording`
 DEBUG = os.environ.get("LEVERET_DEBUG") == "1"
 
 
@@ -49,16 +51,20 @@ def make_view(view: Path) -> None:
 
 
 def extensions(found: dict[str, Path]) -> list[Extension]:
-    """One extension for each `.pyx`, named by its package."""
+    """One extension for each `.pyx`, named by its package; in place, those of tests and benches too, which no wheel carries."""
+    sources = {f"{package}.{source.stem}": source for package, folder in found.items() for source in sorted(folder.glob("*.pyx"))}
+    if "--inplace" in sys.argv:
+        for folder in CHECKOUT_DIRS:
+            for source in sorted((ROOT / folder).rglob("*.pyx")):
+                sources[".".join(source.relative_to(ROOT).with_suffix("").parts)] = source
     return [
         Extension(
-            f"{package}.{source.stem}",
+            name,
             [str(source.relative_to(ROOT))],
             extra_compile_args=["-O1", "-g"] if DEBUG else ["-O3", "-g0"],
             define_macros=[] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
         )
-        for package, folder in found.items()
-        for source in sorted(folder.glob("*.pyx"))
+        for name, source in sources.items()
     ]
 
 

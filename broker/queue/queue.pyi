@@ -1,0 +1,55 @@
+from typing import Any
+
+from leveret.queue.consumer import Consumer
+
+class InExclusiveUse(Exception): ...  # noqa: N818 -- a state of the queue, not a mistake
+
+class Queue:
+    id: int
+    name: str
+    vhost: str
+    durable: bool
+    auto_delete: bool
+    exclusive: bool
+    arguments: dict[str, Any]
+    exclusive_consumer: Consumer | None
+    consumer_count: int
+    unfinished: bool
+
+    ready_count: int
+    unacked_count: int
+    ready_bytes: int
+    unacked_bytes: int
+
+    published: int
+    delivered: int
+    delivered_no_ack: int
+    got: int
+    got_no_ack: int
+    redelivered: int
+    acked: int
+    requeued: int
+    discarded: int
+    get_empty: int
+
+    def __init__(
+        self,
+        id: int,
+        name: str,
+        vhost: str,
+        *,
+        durable: bool = False,
+        auto_delete: bool = False,
+        exclusive: bool = False,
+        arguments: dict[str, Any] | None = None,
+    ) -> None: ...
+    def may_consume(self, exclusive: bool) -> bool: ...
+    def add_consumer(self, consumer: Consumer) -> None: ...
+    def add_getter(self, getter: Consumer) -> None: ...
+    def cancel_consumer(self, consumer: Consumer) -> None: ...
+    def remove_consumer(self, consumer: Consumer) -> int: ...
+    @property
+    def consumers(self) -> list[Consumer]: ...
+    def purge(self) -> int: ...
+    def clear(self) -> list[Consumer]: ...
+    def statistics(self) -> dict[str, Any]: ...
