@@ -410,6 +410,7 @@ class Supervisor:
             "workers": self.settings.workers,
             "files_max": self._files_max,
             "processes": processes,
+            "alarms": self.alarms(),
             "memory": {
                 "total_bytes": self._memory_total_bytes,
                 "limit_bytes": self._watermark.limit_bytes,

@@ -1,0 +1,1 @@
+"""The command line: `leveret start`, `status`, `stop`, `perf`, `version`. Clients of the node, except `start`, which becomes one."""
