@@ -33,9 +33,9 @@ cdef Message* message_of(int body_size) except NULL:
 
 def publish_new(Queue queue not None, long count, int body_size):
     """Publish `count` messages, each made for it."""
-    cdef long index
+    cdef long _
     cdef Message* message
-    for index in range(count):
+    for _ in range(count):
         message = message_of(body_size)
         queue.publish(message)
         message_release(message)
@@ -43,19 +43,19 @@ def publish_new(Queue queue not None, long count, int body_size):
 
 def publish_same(Queue queue not None, long count):
     """Publish one message `count` times: the queue alone, without the allocator."""
-    cdef long index
+    cdef long _
     cdef Message* message = message_of(16)
-    for index in range(count):
+    for _ in range(count):
         queue.publish(message)
     message_release(message)
 
 
 def publish_and_ack(Queue queue not None, Consumer consumer not None, long count):
     """Publish one message `count` times and ack each delivery at once."""
-    cdef long index
+    cdef long _
     cdef uint64_t delivery_no
     cdef Message* message = message_of(16)
-    for index in range(count):
+    for _ in range(count):
         delivery_no = consumer.next_delivery_no
         queue.publish(message)
         queue.settle(consumer, delivery_no, delivery_no, SETTLE_ACK)
@@ -64,12 +64,12 @@ def publish_and_ack(Queue queue not None, Consumer consumer not None, long count
 
 def publish_and_ack_window(Queue queue not None, Consumer consumer not None, long count, long window):
     """Publish with `window` unacked behind, acking the oldest each time."""
-    cdef long index
+    cdef long _
     cdef uint64_t oldest = consumer.next_delivery_no
     cdef Message* message = message_of(16)
-    for index in range(window):
+    for _ in range(window):
         queue.publish(message)
-    for index in range(count):
+    for _ in range(count):
         queue.publish(message)
         queue.settle(consumer, oldest, oldest, SETTLE_ACK)
         oldest += 1
@@ -97,10 +97,10 @@ def requeue_each(Queue queue not None, Consumer consumer not None, uint64_t firs
 
 
 def get_each(Queue queue not None, Consumer getter not None, long count):
-    cdef long index
+    cdef long _
     cdef uint64_t delivery_no
     cdef Entry entry
-    for index in range(count):
+    for _ in range(count):
         if not queue.take(getter, &delivery_no, &entry):
             raise ValueError("the queue is empty")
         message_release(entry.message)

@@ -125,6 +125,14 @@ cdef inline void ledger_erase(Ledger* ledger, Slot* slot) noexcept:
     ledger.live -= 1
 
 
+cdef inline int ledger_retract(Ledger* ledger) except -1:
+    """Undo the latest append, whose slot is live and still the last: its key may be given again."""
+    assert ledger.tail > ledger.head and ledger.slots[ledger.tail - 1].item != NULL
+    ledger.tail -= 1
+    ledger.live -= 1
+    return 0
+
+
 cdef inline void ledger_close_gaps(Ledger* ledger) noexcept:
     cdef Slot* slots = ledger.slots
     cdef size_t source

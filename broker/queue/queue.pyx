@@ -24,6 +24,7 @@ from leveret.queue.ledger cimport (
     ledger_find,
     ledger_free,
     ledger_reserve,
+    ledger_retract,
     ledger_seek,
     ledger_tidy,
 )
@@ -215,8 +216,9 @@ cdef class Queue:
             self.hand(consumer, &entry)
             budget -= 1
         if self.purged.count or (self.ready_count and budget == 0 and self.next_consumer() is not None):
-            self.unfinished = True
-            self.pump_later()
+            if not self.unfinished:
+                self.unfinished = True
+                self.pump_later()
             return 1
         return 0
 
@@ -322,7 +324,8 @@ cdef class Queue:
         while self.heap.count:
             heap_pop(&self.heap, &entry)
             self.drop(entry.message)
-        self.release_purged(PUMP_RELEASES_MAX)
+        if not self.handing:    # a consumer may yet be reading the one it is being handed
+            self.release_purged(PUMP_RELEASES_MAX)
         if self.purged.count and not self.unfinished:
             self.unfinished = True
             self.pump_later()
@@ -414,15 +417,12 @@ cdef class Queue:
 
     cdef int undo_hand(self, Consumer consumer, uint64_t delivery_no, Entry* entry) except -1:
         """`deliver` has raised: as if it had not been called, and not again for this consumer. What others can take waits for a pump."""
-        cdef Slot* slot
         if consumer.no_ack:
             self.delivered_no_ack -= 1
         else:
-            slot = ledger_find(&consumer.ledger, delivery_no)
-            if slot == NULL:    # it was removed meanwhile, and this message requeued with the others
+            if ledger_find(&consumer.ledger, delivery_no) == NULL:    # it was removed meanwhile, and this message requeued with the others
                 return 0
-            ledger_erase(&consumer.ledger, slot)
-            ledger_tidy(&consumer.ledger)
+            ledger_retract(&consumer.ledger)
             self.unacked_count -= 1
             self.unacked_bytes -= entry.message.body_size
             self.delivered -= 1

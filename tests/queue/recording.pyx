@@ -4,14 +4,14 @@ Only the tests use them. Every message that goes in stays referenced here too, s
 """
 
 from libc.stdint cimport uint32_t, uint64_t
-from libc.stdlib cimport free, malloc, realloc
+from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from leveret.queue.consumer cimport Consumer
 from leveret.queue.ledger cimport LEDGER_HOLES_MAX, Ledger
 from leveret.queue.message cimport Message, message_body, message_new, message_release
 from leveret.queue.queue cimport Queue
-from leveret.queue.ring cimport Entry, Ring, ring_at
+from leveret.queue.ring cimport Entry, ring_at
 from leveret.queue.rotation cimport Level, Turn
 
 

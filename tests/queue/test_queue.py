@@ -284,6 +284,7 @@ def test_a_failure_amid_a_pump_keeps_the_order(no_ack: bool) -> None:
     consumer.activate()
     assert consumer.deliveries == [(number, b"%d" % number, False) for number in range(1, 6)]
     assert queue.held() == ([0] if no_ack else [1]) * 5
+    assert [queue.settle_range(consumer, number, number, ACK) for number in range(1, 6)] == ([0] if no_ack else [1]) * 5
 
 
 def test_a_consumer_may_be_removed_within_its_delivery() -> None:
@@ -314,6 +315,27 @@ def test_a_consumer_may_be_removed_within_a_pump_and_then_fail() -> None:
     queue.verify()
     assert queue.ready() == [(1, b"1", True), (2, b"2", False), (3, b"3", False)]
     assert queue.held() == [1, 1, 1]
+
+
+def test_a_queue_may_be_cleared_within_a_delivery_and_its_message_outlives_it() -> None:
+    """The connection that dies in the write was the one of an exclusive queue."""
+    queue = RecordingQueue()
+    publish(queue, 3)
+    held = []
+
+    def delete(_: RecordingConsumer) -> None:
+        assert queue.clear() == [consumer]
+        held.extend(queue.held())
+
+    consumer = RecordingConsumer(b"c")
+    consumer.on_delivery = delete
+    queue.add_consumer(consumer)
+    consumer.activate()
+    queue.verify()
+    assert held == [1, 1, 1]
+    assert bodies(consumer) == [b"1"]
+    assert finish(queue) == 1
+    assert queue.held() == [0, 0, 0]
 
 
 def test_a_consumer_may_be_added_within_a_delivery() -> None:
