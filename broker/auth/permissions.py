@@ -1,0 +1,97 @@
+"""Permissions: what a user may configure, write and read in a vhost, as three regular expressions on resource names.
+
+A worker keeps a `Permissions` filled from the router's changes and asks it before a method touches a resource. As in RabbitMQ the
+expressions are searched, not anchored, "" matches nothing, and the default exchange is called `amq.default`. Tags grant nothing here.
+
+The expressions are an administrator's, the names a client's: the length of both is bounded, and each verdict is computed once and
+remembered.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final, Literal
+
+from leveret.codec.errors import AccessRefused, NotAllowed, PreconditionFailed
+
+PATTERN_CHARACTERS_MAX: Final = 1024
+VERDICTS_MAX: Final = 16_384  # remembered verdicts; all are forgotten when there are more
+
+Right = Literal["configure", "write", "read"]
+Kind = Literal["queue", "exchange"]
+
+
+def check_pattern(pattern: str) -> None:
+    """Raise `PreconditionFailed` (a sentence) if the expression is too long or none."""
+    if len(pattern) > PATTERN_CHARACTERS_MAX:
+        raise PreconditionFailed(f"a permission's regular expression has {len(pattern)} characters, {PATTERN_CHARACTERS_MAX} are allowed")
+    try:
+        re.compile(pattern)
+    except (re.error, OverflowError, RecursionError) as error:
+        raise PreconditionFailed(f"invalid regular expression '{pattern}': {error}") from error
+
+
+def _compiled(pattern: str) -> re.Pattern[str]:
+    return re.compile(pattern or "(?!)")  # "": nothing at all
+
+
+@dataclass(frozen=True, slots=True)
+class _Grant:
+    configure: re.Pattern[str]
+    write: re.Pattern[str]
+    read: re.Pattern[str]
+
+
+class Permissions:
+    """All permissions, as of the last change."""
+
+    def __init__(self) -> None:
+        self._grants: dict[tuple[str, str], _Grant] = {}
+        self._verdicts: dict[tuple[str, str, str, str], bool] = {}
+
+    def set(self, user: str, vhost: str, configure: str, write: str, read: str) -> None:
+        """Grant, in place of what was granted before. The expressions have passed `check_pattern`."""
+        self._grants[user, vhost] = _Grant(_compiled(configure), _compiled(write), _compiled(read))
+        self._verdicts.clear()
+
+    def clear(self, user: str, vhost: str) -> None:
+        """Take back what was granted."""
+        self._grants.pop((user, vhost), None)
+        self._verdicts.clear()
+
+    def clear_all(self) -> None:
+        """Forget everything: a snapshot follows."""
+        self._grants.clear()
+        self._verdicts.clear()
+
+    def may_open(self, user: str, vhost: str) -> bool:
+        """Whether the user may use the vhost at all."""
+        return (user, vhost) in self._grants
+
+    def check_open(self, user: str, vhost: str) -> None:
+        """Raise `NotAllowed` (530) if not `may_open`."""
+        if not self.may_open(user, vhost):
+            raise NotAllowed(f"access to vhost '{vhost}' refused for user '{user}'")
+
+    def may(self, user: str, vhost: str, right: Right, name: str) -> bool:
+        """Whether the user has the right on the resource of that name; "" is the default exchange."""
+        asked = (user, vhost, right, name)
+        verdict = self._verdicts.get(asked)
+        if verdict is None:
+            grant = self._grants.get((user, vhost))
+            verdict = grant is not None and getattr(grant, right).search(name or "amq.default") is not None
+            if len(self._verdicts) >= VERDICTS_MAX:
+                self._verdicts.clear()
+            self._verdicts[asked] = verdict
+        return verdict
+
+    def check(self, user: str, vhost: str, right: Right, kind: Kind, name: str) -> None:
+        """Raise `AccessRefused` (403) with RabbitMQ's text if not `may`."""
+        if not self.may(user, vhost, right, name):
+            raise AccessRefused(f"{right} access to {kind} '{name or 'amq.default'}' in vhost '{vhost}' refused for user '{user}'")
+
+    def check_any(self, user: str, vhost: str, kind: Kind, name: str) -> None:
+        """For a passive declare: any of the three rights will do. Raises `AccessRefused` otherwise, naming `configure` as RabbitMQ does."""
+        if not any(self.may(user, vhost, right, name) for right in ("configure", "write", "read")):
+            self.check(user, vhost, "configure", kind, name)

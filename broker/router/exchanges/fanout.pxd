@@ -1,0 +1,6 @@
+from leveret.router.exchanges.destination_set cimport DestinationSet
+from leveret.router.exchanges.exchange cimport Exchange
+
+
+cdef class FanoutExchange(Exchange):
+    cdef DestinationSet bound

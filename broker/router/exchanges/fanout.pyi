@@ -1,0 +1,3 @@
+from leveret.router.exchanges.exchange import Exchange
+
+class FanoutExchange(Exchange): ...

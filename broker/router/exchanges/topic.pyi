@@ -1,0 +1,9 @@
+from leveret.router.exchanges.exchange import Exchange
+
+def split_pattern(key: bytes) -> list[bytes]: ...
+
+class TopicExchange(Exchange):
+    @property
+    def node_total(self) -> int: ...
+    @property
+    def word_total(self) -> int: ...
