@@ -1,0 +1,191 @@
+"""The definitions environment: small records that must come back after a restart, in one LMDB environment of their own.
+
+It owns one directory, knows records (maps) under integer ids, and no more of them. The router opens it, loads everything at start, and from
+then on only commits; one thread makes all commits, since LMDB's writer lock belongs to a thread. It is opened after exec and never crosses
+a fork. Nobody else opens it: management and tools ask the router.
+
+Layout, format version 1 (all numbers big-endian, so that keys sort by number):
+
+    named database   key                      value
+    meta             b"format"                u32   FORMAT_VERSION
+    meta             b"records"               u32   version of what the records hold; the router's, compared for equality
+    meta             b"next_id"               u64   no id from here on has been given out
+    records          u64 id                   msgpack map
+
+To change the format: raise FORMAT_VERSION; teach `_check_format` to take the version before into the new form in one transaction, before
+anything is read; add the version to the list above with what is different; keep a directory written by the old version as a fixture
+under `tests/storage/` and a test that opens it. Never change what a version means. The version of the records is raised in the same way
+by whoever makes them (`leveret.router.entries`).
+
+What a commit promises: when `commit` returns, the batch is on the disk as a whole (`durable=True`), or outlives the process but not the machine
+(`durable=False`, for the session). When it raises `DiskFull`, nothing of it is there and a later commit may work. When it raises
+`StoreFailed`, the process must end: after a failed fdatasync the next one reports success for pages that never arrived.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import struct
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import lmdb
+import msgpack
+
+log = logging.getLogger(__name__)
+
+FORMAT_VERSION: Final = 1
+MAP_BYTES: Final = 1 << 40  # address space only; the file grows as it is used
+MAP_BYTES_LEAST: Final = 1 << 28
+SPARE_BYTES: Final = 1 << 20  # with less than this left beside the batch, a failed commit is a full disk's
+
+_U32: Final = struct.Struct(">I")
+_U64: Final = struct.Struct(">Q")
+
+
+class StoreError(Exception):
+    """Something about the store, told in a sentence that names its directory."""
+
+
+class ForeignStore(StoreError):  # noqa: N818 (the store is foreign)
+    """The directory holds something else, another version, or something broken. Nothing was changed in it."""
+
+
+class DiskFull(StoreError):  # noqa: N818
+    """There is no room for the batch; nothing of it was written."""
+
+
+class StoreFailed(StoreError):  # noqa: N818
+    """A commit failed for another reason: what is on the disk is unknown until the environment is opened anew."""
+
+
+class Definitions:
+    """One open environment.
+
+    directory: made if it is not there (mode 0700); records_version: 0..2**32 - 1; durable: whether a commit waits for the disk;
+    map_bytes: address space, halved down to MAP_BYTES_LEAST where the system does not give that much. Raises `ForeignStore` if what is there
+    cannot be used, `StoreFailed` if nothing can be made there.
+    """
+
+    def __init__(self, directory: Path, records_version: int, *, durable: bool = True, map_bytes: int = MAP_BYTES) -> None:
+        self.directory = directory
+        self.durable = durable
+        self._env = self._open(map_bytes)
+        try:
+            self._env.reader_check()
+            self._meta = self._env.open_db(b"meta")
+            self._records = self._env.open_db(b"records")
+            self._check_format(records_version)
+        except lmdb.Error as error:
+            self._env.close()
+            raise ForeignStore(f"the definitions in {directory} cannot be read: {error}") from error
+        except StoreError:
+            self._env.close()
+            raise
+
+    def _open(self, map_bytes: int) -> lmdb.Environment:
+        try:
+            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            raise StoreFailed(f"the definitions' directory {self.directory} cannot be made: {error.strerror}") from error
+        wanted = map_bytes
+        while True:
+            try:
+                environment = lmdb.open(
+                    str(self.directory),
+                    map_size=map_bytes,
+                    max_dbs=2,
+                    mode=0o600,
+                    max_spare_txns=0,
+                    sync=self.durable,
+                    metasync=self.durable,
+                )
+            except (lmdb.MemoryError, MemoryError) as error:
+                if map_bytes // 2 < MAP_BYTES_LEAST:
+                    raise StoreFailed(f"not enough address space for the definitions in {self.directory}: {error}") from error
+                map_bytes //= 2
+            except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+                raise ForeignStore(f"{self.directory} does not hold definitions of this broker: {error}") from error
+            except lmdb.Error as error:
+                raise StoreFailed(f"the definitions in {self.directory} cannot be opened: {error}") from error
+            else:
+                if map_bytes < wanted:
+                    log.warning(
+                        "the definitions in %s may grow to %d MiB only: the system gives no more address space",
+                        self.directory,
+                        map_bytes >> 20,
+                    )
+                return environment
+
+    def _check_format(self, records_version: int) -> None:
+        with self._env.begin() as txn:
+            format_version, found = (txn.get(key, db=self._meta) for key in (b"format", b"records"))
+            foreign = format_version is None and (txn.stat(self._meta)["entries"] or txn.stat(self._records)["entries"])
+        if foreign or (format_version is not None and (len(format_version) != 4 or found is None or len(found) != 4)):
+            raise ForeignStore(f"{self.directory} does not hold definitions of this broker: they have no version")
+        if format_version is None or found is None:
+            self._write({}, 1, {b"format": _U32.pack(FORMAT_VERSION), b"records": _U32.pack(records_version)})
+            return
+        for what, stored, ours in (("format", format_version, FORMAT_VERSION), ("records", found, records_version)):
+            (version,) = _U32.unpack(stored)
+            if version != ours:
+                raise ForeignStore(
+                    f"the definitions in {self.directory} have {what} version {version}, this broker reads version {ours}: "
+                    "use the version of the broker that wrote them, or export them there and import them here"
+                )
+
+    def load(self) -> tuple[dict[int, dict[str, Any]], int]:
+        """Every record, and the next id. Raises `ForeignStore` at the first that cannot be read."""
+        records: dict[int, dict[str, Any]] = {}
+        try:
+            with self._env.begin() as txn:
+                for key, value in txn.cursor(self._records):
+                    (record_id,) = _U64.unpack(key)
+                    record = msgpack.unpackb(value, unicode_errors="surrogateescape")
+                    if not isinstance(record, dict):
+                        raise ValueError("it is no map")
+                    records[record_id] = record
+                (next_id,) = _U64.unpack(txn.get(b"next_id", b"", db=self._meta))
+        except (lmdb.Error, msgpack.UnpackException, ValueError, struct.error) as error:
+            raise ForeignStore(f"the definitions in {self.directory} are damaged after {len(records)} good records: {error}") from error
+        return records, int(next_id)
+
+    def commit(self, changes: Mapping[int, Mapping[str, Any] | None], next_id: int) -> None:
+        """Write (a map) and remove (None) records, all or nothing, and wait until they are safe. Always from the same thread."""
+        self._write(changes, next_id, {})
+
+    def _write(self, changes: Mapping[int, Mapping[str, Any] | None], next_id: int, meta: Mapping[bytes, bytes]) -> None:
+        size = 0
+        try:
+            with self._env.begin(write=True) as txn:
+                for record_id, record in changes.items():
+                    key = _U64.pack(record_id)
+                    if record is None:
+                        txn.delete(key, db=self._records)
+                    else:
+                        value = msgpack.packb(record, unicode_errors="surrogateescape")
+                        size += len(value)
+                        txn.put(key, value, db=self._records)
+                txn.put(b"next_id", _U64.pack(next_id), db=self._meta)
+                for name, packed in meta.items():
+                    txn.put(name, packed, db=self._meta)
+        except lmdb.MapFullError as error:
+            raise DiskFull(f"the definitions in {self.directory} have reached their largest size") from error
+        except lmdb.Error as error:
+            # LMDB says EIO for a full disk too; only the file system can tell.
+            if self._free_bytes() < size + SPARE_BYTES:
+                raise DiskFull(f"no room for the definitions: the disk of {self.directory} is full") from error
+            raise StoreFailed(f"the definitions in {self.directory} could not be written: {error}") from error
+
+    def _free_bytes(self) -> int:
+        try:
+            state = os.statvfs(self.directory)
+        except OSError:
+            return SPARE_BYTES * 2  # unknown is not proven full
+        return state.f_bavail * state.f_frsize
+
+    def close(self) -> None:
+        """Close the environment; nothing is pending."""
+        self._env.close()
