@@ -28,3 +28,14 @@ class FrameReader:
 def encode_frame(type: int, channel: int, payload: bytes) -> bytes: ...
 def encode_method_frame(channel: int, method: Method) -> bytes: ...
 def encode_content(channel: int, class_id: int, properties: bytes, body: bytes, frame_max: int = 0) -> bytes: ...
+def encode_deliver(
+    channel: int,
+    consumer_tag: bytes,
+    delivery_tag: int,
+    redelivered: bool,
+    exchange: bytes,
+    routing_key: bytes,
+    properties: bytes,
+    body: bytes,
+    frame_max: int = 0,
+) -> bytes: ...

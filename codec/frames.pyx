@@ -4,7 +4,7 @@ The C side, which the workers and the load generator compile into their loops, i
 clients and whatever does not carry messages. Knows sizes and ends of frames; what order they may come in is the connection's affair.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from leveret.codec.methods cimport Method
 from leveret.codec.wire cimport (
@@ -155,6 +155,29 @@ def encode_content(uint16_t channel, uint16_t class_id, bytes properties not Non
     try:
         write_content(
             &out, channel, class_id, <const uint8_t*>properties, <uint32_t>len(properties), <const uint8_t*>body, len(body), frame_max)
+        return out.data[:out.length]
+    finally:
+        buffer_free(&out)
+
+
+def encode_deliver(
+    uint16_t channel, bytes consumer_tag not None, uint64_t delivery_tag, bint redelivered, bytes exchange not None,
+    bytes routing_key not None, bytes properties not None, bytes body not None, uint32_t frame_max=0,
+):
+    """The frames of one delivery, by the very function that the hot path writes them with.
+
+    consumer_tag, exchange, routing_key: at most 255 bytes each, else `ValueError`; the rest as for `encode_content`.
+    """
+    cdef Buffer out = Buffer(NULL, 0, 0, 0)
+    if 0 < frame_max <= FRAME_OVERHEAD:
+        raise ValueError(f"frame_max {frame_max} leaves no room for a body")
+    if max(len(consumer_tag), len(exchange), len(routing_key)) > 255:
+        raise ValueError("a short string holds at most 255 bytes")
+    try:
+        write_deliver(
+            &out, channel, <const uint8_t*>consumer_tag, <uint8_t>len(consumer_tag), delivery_tag, redelivered,
+            <const uint8_t*>exchange, <uint8_t>len(exchange), <const uint8_t*>routing_key, <uint8_t>len(routing_key),
+            <const uint8_t*>properties, <uint32_t>len(properties), <const uint8_t*>body, len(body), frame_max)
         return out.data[:out.length]
     finally:
         buffer_free(&out)

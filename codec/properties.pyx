@@ -106,8 +106,8 @@ cdef object properties_error(int fault):
 cdef class Properties:
     """The fourteen properties of class basic; None for one that is not there. Keyword arguments only; equal when all are.
 
-    Strings: str, at most 255 bytes of UTF-8 (bytes that are not become surrogate escapes and go out again as they came); headers: a
-    table as `leveret.codec.tables` has them; delivery_mode (2: persistent) and priority: 0..255; timestamp: seconds since 1970, 0..2**64 - 1.
+    Strings: str, at most 255 bytes of UTF-8 (bytes that are none become surrogate escapes and go out again as they came); headers: a table
+    as `leveret.codec.tables` has them; delivery_mode (2: persistent), priority: 0..255; timestamp: seconds since 1970, 0..2**64 - 1.
     """
 
     cdef public str content_type

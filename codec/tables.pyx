@@ -19,6 +19,7 @@ the length it was given, in time linear to it; never goes deeper than `TABLE_DEP
 from datetime import datetime, timezone
 from decimal import Decimal
 
+from libc.math cimport isinf
 from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcmp, memcpy
 
@@ -105,6 +106,31 @@ def decode_table(bytes data not None, *, bint typed=False):
     if at.failed or at.at != at.end:
         raise FrameError("malformed field table: its length is not that of its bytes")
     return table
+
+
+def find_field(bytes data not None, str name not None, *, bint typed=False):
+    """The value of the first field called `name` of a table like `decode_table` takes, without reading the others; None: no such field.
+
+    Raises as `decode_table` does.
+    """
+    cdef const uint8_t* table = <const uint8_t*>data
+    cdef bytes key = name.encode("utf-8", "surrogateescape")
+    cdef uint8_t tag
+    cdef size_t value_size
+    cdef Cursor at
+    cdef int fault
+    if len(data) < 4 or load_u32(table) != len(data) - 4:
+        raise FrameError("malformed field table: its length is not that of its bytes")
+    fault = check_table(table + 4, len(data) - 4)
+    if fault != TABLE_OK:
+        raise table_error(fault)
+    at.at = find_in_table(table + 4, len(data) - 4, key, len(key), &tag, &value_size)
+    if at.at == NULL:
+        return None
+    at.at -= 1                  # the tag stands before the value
+    at.end = at.at + 1 + value_size
+    at.failed = False
+    return _read_value(&at, typed, 1)
 
 
 def encode_table(dict table not None):
@@ -408,13 +434,20 @@ cdef int _write_tagged(Buffer* out, str tag, value, int depth) except -1:
         memcpy(&bits64, &real, 8)
         return buffer_u64(out, bits64)
     if letter == c"f":
-        single = <float>(<double>value)
+        real = value
+        single = <float>real
+        if isinf(single) and not isinf(real):
+            raise ValueError(f"{value} does not fit a float")
         memcpy(&bits32, &single, 4)
         return buffer_u32(out, bits32)
     if letter == c"D":
         return _write_decimal(out, value)
     if letter == c"F":
+        if not isinstance(value, dict):
+            raise TypeError(f"a table must be a dict, not {type(value).__name__}")
         return _write_table(out, value, depth + 1)
+    if not isinstance(value, (list, tuple)):
+        raise TypeError(f"an array must be a list or tuple, not {type(value).__name__}")
     return _write_array(out, value, depth + 1)
 
 

@@ -109,7 +109,7 @@ cdef inline uint8_t* buffer_reserve(Buffer* buffer, size_t size) noexcept nogil:
     """Room for `size` bytes after what is written, or NULL when memory is out. The caller adds to `length` what it wrote."""
     cdef size_t needed, capacity
     cdef uint8_t* moved
-    if buffer.capacity - buffer.length >= size:
+    if buffer.capacity - buffer.length >= size and buffer.data != NULL:     # an empty buffer has no place even for 0 bytes
         return buffer.data + buffer.length
     if buffer.start > 0 and buffer.start >= buffer.length - buffer.start:
         # The read part is at least half: slide instead of growing.
