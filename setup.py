@@ -9,6 +9,7 @@ every `.pxd` lies under its import name, so that Cython (and mypy) find `leveret
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -44,10 +45,8 @@ def make_view(view: Path) -> None:
     for name, target in wanted.items():
         link = package / name
         if not link.is_symlink():
-            try:
+            with contextlib.suppress(FileExistsError):  # another build of the same tree made it meanwhile
                 link.symlink_to(os.path.relpath(target, package))
-            except FileExistsError:  # another build of the same tree made it meanwhile
-                pass
 
 
 def extensions(found: dict[str, Path]) -> list[Extension]:

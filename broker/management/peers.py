@@ -1,0 +1,77 @@
+"""The processes that management asks: a link to the router and to each worker, redialled for ever, and the supervisor's own.
+
+`ask` never raises and never waits longer than `ANSWER_S`: a process that is away, stuck or at odds with the question gives None, and the
+page says what is missing instead of hanging with it. What processes tell unasked does not concern management.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from leveret.codec.errors import AmqpError
+from leveret.link.dial import Dialler
+from leveret.link.link import Hello, Link, LinkClosed, RequestFailed
+from leveret.link.poller import Poller
+from leveret.management.answers import Answer
+
+log = logging.getLogger(__name__)
+
+ANSWER_S = 1.0
+
+
+class Peers:
+    """Links to the processes of one node. `workers` has every index that the node runs."""
+
+    def __init__(self, poller: Poller, runtime_dir: Path, workers: int, hello: Hello, supervisor: Link) -> None:
+        self.workers: Sequence[int] = range(workers)
+        self._supervisor = supervisor
+        receiver = _Deaf()
+        self._router = Dialler(poller, runtime_dir / "router.sock", hello, receiver)
+        self._workers = [Dialler(poller, runtime_dir / f"worker-{index}.sock", hello, receiver) for index in self.workers]
+
+    async def ask(self, kind: str, index: int, verb: str) -> Answer | None:
+        """The answer of one process (`router`, `worker`, `supervisor`) to `verb`, or None when none comes in time."""
+        link = self._link(kind, index)
+        if link is None:
+            return None
+        try:
+            answer = await link.request(verb, {}, ANSWER_S)
+        except (LinkClosed, RequestFailed, AmqpError, TimeoutError) as error:
+            log.warning("no answer from %s %d to %r: %s", kind, index, verb, error or type(error).__name__)
+            return None
+        return answer if isinstance(answer, dict) else None
+
+    def _link(self, kind: str, index: int) -> Link | None:
+        if kind == "worker":
+            return self._workers[index].link
+        return self._router.link if kind == "router" else self._supervisor
+
+    async def opened(self) -> None:
+        """Return when all links are open, or after `ANSWER_S`: the first pages should not miss processes that are only being dialled."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANSWER_S):
+                for dialler in (self._router, *self._workers):
+                    await dialler.is_open.wait()
+
+    def close(self) -> None:
+        """Stop dialling and close the links (the supervisor's is its owner's)."""
+        for dialler in (self._router, *self._workers):
+            dialler.close()
+
+
+class _Deaf:
+    """Receives for links on which management only asks: it answers nothing, and passes over what is told to everybody."""
+
+    def on_link_open(self, link: Link) -> None: ...
+
+    def on_request(self, link: Link, verb: str, body: Any) -> Any:
+        raise ValueError(f"management answers no requests, and was asked for {verb!r}")
+
+    def on_notice(self, link: Link, verb: str, body: Any) -> None: ...
+
+    def on_link_closed(self, link: Link) -> None: ...
