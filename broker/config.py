@@ -43,7 +43,7 @@ class Kind(Protocol):
         """A value out of TOML (already typed) or out of the environment or a flag (a `str`). Raises `ValueError` if it is not allowed."""
 
 
-_SIZE = re.compile(r"(\d+)\s*([KMGT]i?B?|B|)", re.IGNORECASE)
+_SIZE = re.compile(r"(\d+)\s*([KMGT]i?B?|B|)", re.IGNORECASE | re.ASCII)
 _FACTORS = {"": 1, "k": 10, "m": 20, "g": 30, "t": 40}
 
 
@@ -285,7 +285,10 @@ class Settings:
     log_level: str = _option(Choice(("debug", "info", "warning", "error")), "Least important lines that are logged.", "info")
     log_format: str = _option(Choice(("text", "json")), "Log lines for people, or one JSON object a line for machines.", "text")
     emulate: str = _option(
-        Emulation(), "Product and version told to clients that decide by them (kombu does), unless product or version is set.", ""
+        Emulation(),
+        "Product and version told to clients that decide by them (kombu does), unless they are set themselves.",
+        "",
+        default_text="none",
     )
     product: str = _option(Text(1), "Product name told to clients.", "Leveret")
     version: str = _option(Text(1), "Version told to clients.", __version__)

@@ -13,7 +13,7 @@ _EVERY = {"::", "0.0.0.0"}
 
 
 def banner(facts: Mapping[str, Any], settings: Settings, file: Path | None, start_s: float) -> str:
-    """Text of some ten lines, with a final newline. `facts` are `Supervisor.ready_facts()`, `file` the configuration file if there is one."""
+    """Some ten lines of text. `facts` are `Supervisor.ready_facts()`, `file` is the configuration file if there is one."""
     workers = f"{facts['workers']} worker" + ("s" if facts["workers"] != 1 else "")
     rows = {
         "node": f"{facts['node_name']}, {workers}, process {facts['pid']}",

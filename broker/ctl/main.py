@@ -86,25 +86,25 @@ def status(
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object.")] = False,
     top: Annotated[int, typer.Option("--top", min=0, max=500, help="Show this many queues and connections.")] = 20,
     timeout: TimeoutFlag = 10.0,
-) -> None:
+) -> str:
     """Show a running broker: its processes, queues and connections."""
-    from leveret.ctl.status import show_status
+    from leveret.ctl.status import status_text
 
-    show_status(_place(data_dir, config), as_json=as_json, top=top, timeout_s=timeout)
+    return status_text(_place(data_dir, config), as_json=as_json, top=top, timeout_s=timeout)
 
 
 @app.command()
-def stop(data_dir: DataDirFlag = None, config: ConfigFlag = None, timeout: TimeoutFlag = 60.0) -> None:
+def stop(data_dir: DataDirFlag = None, config: ConfigFlag = None, timeout: TimeoutFlag = 60.0) -> str:
     """Stop a running broker and wait until it has ended."""
     from leveret.ctl.stop import stop_node
 
-    stop_node(_place(data_dir, config), timeout_s=timeout)
+    return stop_node(_place(data_dir, config), timeout_s=timeout)
 
 
 @app.command()
-def version() -> None:
+def version() -> str:
     """Print the version."""
-    print(f"Leveret {__version__}")
+    return f"Leveret {__version__}\n"
 
 
 # Its own flags, `--help` among them, are read by leveret.perf, which would cost the other commands their start.
@@ -144,6 +144,8 @@ def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command line; the exit code."""
     try:
         result: Any = app(args=arguments, prog_name="leveret", standalone_mode=False)
+        if isinstance(result, str):
+            sys.stdout.write(result)  # here and not in the command, because typer makes exit code 1 of a reader that has gone
         sys.stdout.flush()
         return result if isinstance(result, int) else OK
     except Refusal as refusal:

@@ -11,17 +11,29 @@ import sys
 import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from leveret import logs
 from leveret.config import load
 from leveret.refusal import USAGE, Refusal
 
+if TYPE_CHECKING:
+    from leveret.supervisor.child_process import ChildCommand
+
 log = logging.getLogger(__name__)
 
 
-def start(flags: Mapping[str, str | None], environment: Mapping[str, str], config: Path | None, ready_fd: int | None) -> int:
-    """Run a node; the exit code. `flags` by option name, as text or None. Raises `Refusal` if it cannot start."""
+def start(
+    flags: Mapping[str, str | None],
+    environment: Mapping[str, str],
+    config: Path | None,
+    ready_fd: int | None,
+    command: ChildCommand | None = None,
+) -> int:
+    """Run a node; the exit code. `flags` by option name, as text or None. Raises `Refusal` if it cannot start.
+
+    `command` is how children are started, if not as usual (tests put stand-ins there).
+    """
     started_at = time.monotonic()
     loaded = load(flags, environment, config)
     settings = loaded.settings
@@ -33,6 +45,7 @@ def start(flags: Mapping[str, str | None], environment: Mapping[str, str], confi
 
     from leveret.ctl.banner import banner
     from leveret.supervisor.child import name_process
+    from leveret.supervisor.child_process import child_command
     from leveret.supervisor.supervisor import Supervisor
 
     def on_ready(facts: dict[str, Any]) -> None:
@@ -42,7 +55,7 @@ def start(flags: Mapping[str, str | None], environment: Mapping[str, str], confi
             _tell(ready_fd, facts)
 
     name_process("super")
-    return asyncio.run(Supervisor(settings, on_ready=on_ready).run())
+    return asyncio.run(Supervisor(settings, command=command or child_command, on_ready=on_ready).run())
 
 
 def _check_ready_fd(ready_fd: int) -> None:

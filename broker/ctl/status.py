@@ -7,7 +7,6 @@ connections were chosen by clients, so they are escaped before they reach a term
 from __future__ import annotations
 
 import json
-import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,16 +20,16 @@ from rich.text import Text
 NAME_CHARACTERS_MAX = 60
 
 
-def show_status(data_dirs: Sequence[Path], *, as_json: bool, top: int, timeout_s: float) -> None:
-    """Print the status of the node that uses one of `data_dirs`. Raises `Refusal` (69 if there is none)."""
+def status_text(data_dirs: Sequence[Path], *, as_json: bool, top: int, timeout_s: float) -> str:
+    """The status of the node that uses one of `data_dirs`, to be printed. Raises `Refusal` (69 if there is none)."""
     client = ControlClient(data_dirs, timeout_s)
     content = gather(client, top)
     if as_json:
-        json.dump(content, sys.stdout, indent=1)
-        print()
-        return
+        return json.dumps(content, indent=1) + "\n"
     console = Console(highlight=False, soft_wrap=False)
-    console.print(report(client.facts, content))
+    with console.capture() as shown:
+        console.print(report(client.facts, content))
+    return shown.get()
 
 
 def gather(client: ControlClient, top: int) -> dict[str, Any]:
@@ -105,12 +104,13 @@ def _processes(processes: Iterable[Mapping[str, Any]]) -> Table:
     table = _table("processes", ["process"], ["pid", "state", "CPU s", "CPU %", "memory", "files", "restarts", "up", "backlog"])
     for process in processes:
         cpu_s = process.get("cpu_user_s", 0.0) + process.get("cpu_system_s", 0.0)
+        state = _name(process.get("state", "down"))
+        if not process.get("running"):
+            state.stylize("bold red")
         table.add_row(
             _name(process.get("name", "")),
             str(process.get("pid") or "-"),
-            _name(process.get("state", ""))
-            if process.get("running")
-            else Text(escaped(str(process.get("state", "down"))), style="bold red"),
+            state,
             f"{cpu_s:.2f}",
             f"{100 * process.get('cpu_utilisation', 0.0):.1f}",
             size(process.get("mem_resident", 0)),

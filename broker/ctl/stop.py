@@ -16,14 +16,18 @@ ASK_TIMEOUT_S = 5.0
 STOP_PATH = "/api/control/stop"
 
 
-def stop_node(data_dirs: Sequence[Path], timeout_s: float) -> None:
-    """Returns when the node has ended. Raises `Refusal`: 69 if none runs, 75 if it has not ended after `timeout_s` seconds."""
+def stop_node(data_dirs: Sequence[Path], timeout_s: float) -> str:
+    """Stop the node and wait for its end; a sentence to be printed.
+
+    Raises `Refusal`: 69 if none runs, 75 if it has not ended after `timeout_s` seconds.
+    """
     client = ControlClient(data_dirs, min(ASK_TIMEOUT_S, timeout_s))
     pid = int(client.facts["pid"])
+    stopped = f"Stopped {client.facts['node_name']}.\n"
     try:
         supervisor = os.pidfd_open(pid)
     except ProcessLookupError:
-        return  # it ended meanwhile
+        return stopped  # it ended meanwhile
     try:
         _ask(client, supervisor)
         ended = select.poll()
@@ -32,7 +36,7 @@ def stop_node(data_dirs: Sequence[Path], timeout_s: float) -> None:
             raise Refusal(f"the broker, process {pid}, was asked to stop but is still there after {timeout_s:g} s", TEMPORARY)
     finally:
         os.close(supervisor)
-    print(f"Stopped {client.facts['node_name']}.")
+    return stopped
 
 
 def _ask(client: ControlClient, supervisor: int) -> None:
