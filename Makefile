@@ -12,7 +12,7 @@ BUILT    := $(VENV)/.built
 FOLDERS  := codec storage broker
 SOURCES  := $(shell find $(FOLDERS) tests bench -name '*.pyx' -o -name '*.pxd' -o -name '*.pxi') setup.py
 # A folder changes when a file comes or goes in it: then the view that mypy and Cython read (setup.py) is made anew.
-PACKAGES := $(shell find $(FOLDERS) -name '__pycache__' -prune -o -type d -print)
+PACKAGES := $(shell find $(FOLDERS) -name __pycache__ -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
 LOCK     := flock .make.lock
 
