@@ -58,7 +58,7 @@ def make_application(surveyor: Surveyor, stop_node: Callable[[], None]) -> FastA
         application.include_router(resource.routes, prefix="/api")
     for resource in FOR_MONITORS:
         application.include_router(resource.routes, prefix="/api", dependencies=[Depends(may_monitor)])
-    application.include_router(control.routes)
+    application.include_router(control.routes, prefix="/api")
     application.add_api_route("/api/openapi.json", lambda: Json(application.openapi()), include_in_schema=False)
     return application
 

@@ -23,11 +23,11 @@ def api_paths(node: SimulatedNode) -> Iterator[str]:
 
 def test_no_route_of_the_api_is_open(node: SimulatedNode) -> None:
     """Whatever is added later is closed until somebody opens it."""
-    paths = [*api_paths(node), "/api/openapi.json", "/control/stop"]
+    paths = [*api_paths(node), "/api/openapi.json", "/api/control/stop"]
     assert len(paths) > 20
     node.asked.clear()
     for path in paths:
-        response = node.request("POST" if path == "/control/stop" else "GET", path, user=None)
+        response = node.request("POST" if path == "/api/control/stop" else "GET", path, user=None)
         assert response.status_code == 401, path
         assert response.json() == NOT_AUTHORISED
     assert node.asked == []  # a stranger costs the other processes nothing
@@ -37,7 +37,7 @@ def test_no_route_of_the_api_is_open(node: SimulatedNode) -> None:
 def test_all_routes_are_in_the_schema_or_known_not_to_be(node: SimulatedNode) -> None:
     """Guards the test above: a route that the schema hides would escape it."""
     hidden = {route.path for route in node.application.routes if isinstance(route, APIRoute) and not route.include_in_schema}
-    assert hidden <= {"/api/openapi.json", "/control/stop", "/api/queues/detailed"}
+    assert hidden <= {"/api/openapi.json", "/api/control/stop", "/api/queues/detailed"}
 
 
 @pytest.mark.parametrize(
@@ -98,12 +98,12 @@ def test_the_control_socket_needs_no_password(node: SimulatedNode) -> None:
 
 
 def test_only_the_control_socket_stops_the_node(node: SimulatedNode) -> None:
-    assert node.request("POST", "/control/stop").status_code == 404
-    assert node.request("POST", "/control/stop", user="watcher").status_code == 404
+    assert node.request("POST", "/api/control/stop").status_code == 404
+    assert node.request("POST", "/api/control/stop", user="watcher").status_code == 404
     assert node.stopped == 0
-    assert node.request("POST", "/control/stop", control=True).status_code == 202
+    assert node.request("POST", "/api/control/stop", control=True).status_code == 202
     assert node.stopped == 1
-    assert node.request("GET", "/control/stop", control=True).status_code == 405
+    assert node.request("GET", "/api/control/stop", control=True).status_code == 405
 
 
 def test_while_the_users_are_unknown_nobody_gets_in_and_the_control_socket_works(node: SimulatedNode) -> None:
