@@ -9,7 +9,7 @@ time.
 from libc.stdint cimport uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 
-from leveret.router.exchanges.integer_map cimport (
+from leveret.lookup.integer_map cimport (
     IntegerMap, integer_map_find, integer_map_free, integer_map_remove, integer_map_set,
 )
 

@@ -1,4 +1,4 @@
-from leveret.router.exchanges.byte_map cimport ByteMap
+from leveret.lookup.byte_map cimport ByteMap
 from leveret.router.exchanges.exchange cimport Exchange
 
 

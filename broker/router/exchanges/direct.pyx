@@ -6,7 +6,7 @@ The default exchange is one of these too, with a binding for every queue under t
 from libc.stdint cimport uint64_t
 from libc.stdlib cimport calloc, free
 
-from leveret.router.exchanges.byte_map cimport byte_map_find, byte_map_free, byte_map_remove, byte_map_set
+from leveret.lookup.byte_map cimport byte_map_find, byte_map_free, byte_map_remove, byte_map_set
 from leveret.router.exchanges.destination_set cimport (
     DestinationSet, destination_set_add, destination_set_free, destination_set_remove,
 )

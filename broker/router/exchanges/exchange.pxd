@@ -1,7 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from leveret.router.exchanges.destination_set cimport DestinationSet
-from leveret.router.exchanges.integer_map cimport IntegerMap
+from leveret.lookup.integer_map cimport IntegerMap
 
 cdef enum:
     DESTINATION_EXCHANGE_BIT = 32

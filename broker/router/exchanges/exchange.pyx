@@ -10,7 +10,7 @@ A new type is a file beside this one with a subclass that fills in `add`, `remov
 
 from libc.stdlib cimport free, realloc
 
-from leveret.router.exchanges.integer_map cimport integer_map_clear, integer_map_find, integer_map_free, integer_map_set
+from leveret.lookup.integer_map cimport integer_map_clear, integer_map_find, integer_map_free, integer_map_set
 
 cdef enum:
     SCANNED_UP_TO = 16      # so many are compared one by one, beyond that a hash set answers

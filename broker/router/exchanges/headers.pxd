@@ -1,6 +1,6 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from leveret.router.exchanges.byte_map cimport ByteMap
+from leveret.lookup.byte_map cimport ByteMap
 from leveret.router.exchanges.exchange cimport Exchange
 
 cdef struct Wanted:                 # one argument of a binding

@@ -11,7 +11,7 @@ from libc.stdlib cimport calloc, free, realloc
 from libc.string cimport memcmp, memset
 
 from leveret.codec.wire cimport Cursor, cursor_left, cursor_take, cursor_u8, cursor_u16, cursor_u32, load_u32
-from leveret.router.exchanges.byte_map cimport byte_map_find, byte_map_free, byte_map_remove, byte_map_set
+from leveret.lookup.byte_map cimport byte_map_find, byte_map_free, byte_map_remove, byte_map_set
 from leveret.router.exchanges.exchange cimport Destinations, Exchange, Subject
 
 from leveret.codec.errors import PreconditionFailed, quoted_bytes

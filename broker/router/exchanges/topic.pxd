@@ -1,9 +1,9 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from leveret.router.exchanges.byte_map cimport ByteMap
+from leveret.lookup.byte_map cimport ByteMap
 from leveret.router.exchanges.destination_set cimport DestinationSet
 from leveret.router.exchanges.exchange cimport Destinations, Exchange
-from leveret.router.exchanges.integer_map cimport IntegerMap
+from leveret.lookup.integer_map cimport IntegerMap
 
 cdef struct Node:               # one position in the patterns; node 0 is the beginning of all of them
     uint32_t parent             # of a free node: the next free one

@@ -15,10 +15,10 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memchr, memset
 
-from leveret.router.exchanges.byte_map cimport byte_map_find, byte_map_free, byte_map_remove, byte_map_set
+from leveret.lookup.byte_map cimport byte_map_find, byte_map_free, byte_map_remove, byte_map_set
 from leveret.router.exchanges.destination_set cimport destination_set_add, destination_set_free, destination_set_remove
 from leveret.router.exchanges.exchange cimport Destinations, Exchange, Subject
-from leveret.router.exchanges.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
+from leveret.lookup.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
 
 cdef enum:
     WORD_STAR = 1

@@ -1,0 +1,1 @@
+"""Hash maps in C, for look-ups that make no Python object."""
