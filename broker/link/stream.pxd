@@ -23,6 +23,8 @@ cdef class Stream:
     cdef size_t out_low
     cdef readonly uint64_t received_bytes
     cdef readonly uint64_t sent_bytes
+    cdef readonly uint64_t received_count   # reads
+    cdef readonly uint64_t sent_count       # writes
     cdef readonly uint64_t received_at_ms
     cdef readonly uint64_t sent_at_ms
 

@@ -7,6 +7,8 @@ class Stream:
     fd: int
     received_bytes: int
     sent_bytes: int
+    received_count: int
+    sent_count: int
     received_at_ms: int
     sent_at_ms: int
     def __init__(self, poller: Poller, sock: socket.socket) -> None: ...

@@ -116,6 +116,7 @@ cdef class Stream:
                     break
                 return self.close(self.reason_of(errno))
             self.sent_bytes += sent
+            self.sent_count += 1
             self.sent_at_ms = self.poller.now_ms
             buffer_consume(&self.out, sent)
             if <size_t>sent < unsent:
@@ -175,6 +176,7 @@ cdef class Stream:
 
     cdef int count_received(self, size_t size) except -1:
         self.received_bytes += size
+        self.received_count += 1
         self.received_at_ms = self.poller.now_ms
         return 0
 
