@@ -1,0 +1,1 @@
+"""Workers: client connections, channels, and the shard of queues that each owns."""

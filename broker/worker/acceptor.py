@@ -1,0 +1,131 @@
+"""The acceptor: takes new connections from the listening socket and spreads them evenly over the workers.
+
+All workers share the supervisor's listening sockets, and whichever wakes first accepts. If another worker has fewer connections, the fresh socket is
+passed on to it (SCM_RIGHTS over a datagram socket) before a byte of it is read, so that two busy connections do not share a worker while
+another idles. Each worker tells the others how many it has, once per turn in which that changes; what is passed on is counted at once.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leveret.worker.worker import Worker
+
+log = logging.getLogger(__name__)
+
+ACCEPTS_PER_TURN = 32
+OUT_OF_FILES_PAUSE_S = 0.2
+OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
+
+
+class Acceptor:
+    """`loads`: connections of each worker as last heard; ours is counted by the worker itself."""
+
+    def __init__(self, worker: Worker, worker_count: int) -> None:
+        self._worker = worker
+        self._loop = worker.child.loop
+        self._runtime_dir = worker.child.runtime_dir
+        self.loads = [0] * worker_count
+        self._load_called = False
+        self._listener: socket.socket | None = None
+        path = self._handoff_path(worker.index)
+        path.unlink(missing_ok=True)
+        self._handoffs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
+        self._handoffs.bind(str(path))
+        self._loop.add_reader(self._handoffs.fileno(), self._on_handoff)
+
+    def _handoff_path(self, index: int):  # type: ignore[no-untyped-def]
+        return self._runtime_dir / f"handoff-{index}.sock"
+
+    def start(self, listener: socket.socket) -> None:
+        """Accept from now on."""
+        self._listener = listener
+        self._loop.add_reader(listener.fileno(), self._on_listener)
+
+    def close(self) -> None:
+        """Accept no more. Safe to call twice."""
+        if self._listener is not None:
+            self._loop.remove_reader(self._listener.fileno())
+            self._listener = None
+        if self._handoffs.fileno() >= 0:
+            self._loop.remove_reader(self._handoffs.fileno())
+            self._handoffs.close()
+
+    def _on_listener(self) -> None:
+        listener = self._listener
+        for _ in range(ACCEPTS_PER_TURN):
+            if listener is None:
+                return
+            try:
+                sock, _address = listener.accept()
+            except BlockingIOError:
+                return
+            except OSError as error:
+                if error.errno in OUT_OF_FILES:
+                    self._pause(error)
+                    return
+                continue  # the client has gone between its connect and our accept
+            self._place(sock)
+
+    def _pause(self, error: OSError) -> None:
+        """No descriptors left: the listening socket would stay readable for ever, so look away for a moment. Clients wait in the backlog."""
+        log.error("cannot accept connections: %s; trying again in %.1f s", error.strerror, OUT_OF_FILES_PAUSE_S)
+        listener = self._listener
+        assert listener is not None
+        self._loop.remove_reader(listener.fileno())
+        self._loop.call_later(OUT_OF_FILES_PAUSE_S, self._resume, listener)
+
+    def _resume(self, listener: socket.socket) -> None:
+        if self._listener is listener:
+            self._loop.add_reader(listener.fileno(), self._on_listener)
+
+    def _place(self, sock: socket.socket) -> None:
+        """Keep it, or pass it on to the worker with the fewest."""
+        ours = len(self._worker.connections)
+        best, fewest = self._worker.index, ours
+        for index, load in enumerate(self.loads):
+            neighbour = self._worker.state.workers[index]
+            if neighbour is not None and neighbour.link is not None and load < fewest:
+                best, fewest = index, load
+        if best != self._worker.index and self._pass_on(sock, best):
+            self.loads[best] += 1
+            return
+        self._worker.accept(sock)
+
+    def _pass_on(self, sock: socket.socket, index: int) -> bool:
+        try:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as line:
+                line.connect(str(self._handoff_path(index)))
+                socket.send_fds(line, [b"\0"], [sock.fileno()])
+        except OSError:
+            return False  # it is down or overrun: we serve the client ourselves
+        sock.close()
+        return True
+
+    def _on_handoff(self) -> None:
+        for _ in range(ACCEPTS_PER_TURN):
+            try:
+                _data, descriptors, _flags, _address = socket.recv_fds(self._handoffs, 1, 1)
+            except BlockingIOError:
+                return
+            except OSError as error:
+                log.error("cannot take a connection over: %s", error.strerror)
+                return
+            for descriptor in descriptors:
+                self._worker.accept(socket.socket(fileno=descriptor))
+
+    def load_changed(self) -> None:
+        """A connection came or went: tell the others at the end of the turn."""
+        if not self._load_called:
+            self._load_called = True
+            self._loop.call_soon(self._tell_load)
+
+    def _tell_load(self) -> None:
+        self._load_called = False
+        for neighbour in self._worker.state.workers:
+            if neighbour is not None and neighbour.link is not None:
+                neighbour.link.notify("load", {"connections": len(self._worker.connections)})

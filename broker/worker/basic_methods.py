@@ -1,0 +1,254 @@
+"""basic.qos, consume, cancel, get and recover. (Publish, ack, reject and nack are `leveret.worker.channel`'s.)
+
+A consumer's queue may be on this worker or on another; from `Subscription` on nobody sees the difference. A consumer begins inactive, so that
+consume-ok precedes its first delivery wherever the queue is.
+"""
+
+from __future__ import annotations
+
+import base64
+import os
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from leveret.codec.errors import NotAllowed, NotImplementedByBroker, PreconditionFailed
+from leveret.codec.methods import (
+    BasicCancel,
+    BasicCancelOk,
+    BasicConsume,
+    BasicConsumeOk,
+    BasicGet,
+    BasicQos,
+    BasicQosOk,
+    BasicRecover,
+    BasicRecoverAsync,
+    BasicRecoverOk,
+    Method,
+)
+from leveret.codec.tables import encode_table
+from leveret.worker import owner
+from leveret.worker.subscription import Subscription, priority_of
+
+if TYPE_CHECKING:
+    from leveret.worker.channel import Channel
+    from leveret.worker.directory import QueueEntry
+    from leveret.worker.queue_methods import QueueMethods
+    from leveret.worker.worker import Worker
+
+GETTERS_KEPT = 16  # per channel, before those of deleted queues are looked for
+
+
+class BasicMethods:
+    def __init__(self, worker: Worker, queues: QueueMethods) -> None:
+        self._worker = worker
+        self._queues = queues
+
+    def handlers(self) -> dict[type[Method], Any]:
+        return {
+            BasicQos: self.qos,
+            BasicConsume: self.consume,
+            BasicCancel: self.cancel,
+            BasicGet: self.get,
+            BasicRecover: self.recover,
+            BasicRecoverAsync: self.recover_async,
+        }
+
+    def qos(self, channel: Channel, method: BasicQos, arguments: bytes) -> None:
+        """global=false: the limit of each consumer that comes from now on; global=true: one that all of the channel share."""
+        if method.prefetch_size:
+            raise NotImplementedByBroker(f"prefetch_size!=0 ({method.prefetch_size})", method)
+        if method.global_:
+            channel.set_global_prefetch(method.prefetch_count)
+        else:
+            channel.set_prefetch(method.prefetch_count)
+        channel.send(BasicQosOk())
+
+    # --- consume
+
+    def consume(self, channel: Channel, method: BasicConsume, arguments: bytes) -> Awaitable[None] | None:
+        name = self._queues.name(channel, method, method.queue)
+        self._worker.check_permission(channel.connection, "read", "queue", name)
+        tag = (method.consumer_tag or generated_tag()).encode()
+        if tag in channel.consumers:
+            raise NotAllowed(f"attempt to reuse consumer tag '{tag.decode()}'", method)
+        entry = self._queues.find(channel, method, name)
+        check_priority(method, entry)
+        subscription = Subscription(
+            channel,
+            tag,
+            queue_id=entry.id,
+            queue_name=entry.name,
+            no_ack=method.no_ack,
+            exclusive=method.exclusive,
+            prefetch=channel.prefetch,
+            arguments=method.arguments,
+            owner=None if entry.local is not None else self._worker.state.workers[entry.worker],
+        )
+        if entry.local is None:
+            return self._consume_remotely(channel, method, subscription, entry)
+        owner.consume(entry.local, subscription)
+        self._begin(channel, method, subscription)
+        return None
+
+    async def _consume_remotely(self, channel: Channel, method: BasicConsume, subscription: Subscription, entry: QueueEntry) -> None:
+        try:
+            await self._attach(channel, subscription, entry)
+        except BaseException:
+            subscription.forget()
+            raise
+        if channel.closing:  # the connection has gone meanwhile
+            subscription.forget()
+            return
+        self._begin(channel, method, subscription)
+
+    async def _attach(self, channel: Channel, subscription: Subscription, entry: QueueEntry) -> None:
+        subscription.handle = await self._worker.ask_owner(
+            entry,
+            "attach",
+            {
+                "queue_id": entry.id,
+                "ref": subscription.ref,
+                "tag": subscription.tag,
+                "no_ack": subscription.no_ack,
+                "exclusive": subscription.exclusive,
+                "priority": priority_of(subscription.arguments),
+                "prefetch": subscription.prefetch,
+                "arguments": encode_table(subscription.arguments),
+                "about": {
+                    "name": f"{channel.connection.name} ({channel.id})",
+                    "number": channel.id,
+                    "connection_name": channel.connection.name,
+                    "peer_host": channel.connection.session.peer_host,
+                    "peer_port": channel.connection.session.peer_port,
+                    "user": channel.connection.user,
+                },
+            },
+        )
+
+    def _begin(self, channel: Channel, method: BasicConsume, subscription: Subscription) -> None:
+        channel.add_consumer(subscription)
+        if not method.nowait:
+            channel.send(BasicConsumeOk(consumer_tag=subscription.tag.decode()))
+        subscription.start()
+
+    async def attach_anew(self, channel: Channel, lost: Subscription, entry: QueueEntry) -> None:
+        """The worker that had the queue has died and come back: the consumer goes on, under its old tag."""
+        subscription = Subscription(
+            channel,
+            lost.tag,
+            queue_id=entry.id,
+            queue_name=entry.name,
+            no_ack=lost.no_ack,
+            exclusive=lost.exclusive,
+            prefetch=lost.prefetch,
+            arguments=lost.arguments,
+            owner=lost.owner,
+        )
+        await self._attach(channel, subscription, entry)
+        if channel.closing or channel.consumers.get(lost.tag) is not lost:
+            subscription.forget()
+            return
+        channel.add_consumer(subscription)
+        subscription.start()
+
+    # --- cancel
+
+    def cancel(self, channel: Channel, method: BasicCancel, arguments: bytes) -> Awaitable[None] | None:
+        """Cancelling an unknown tag is answered like any other, as in RabbitMQ."""
+        subscription = channel.consumers.get(method.consumer_tag.encode())
+        if subscription is not None and subscription.handle:
+            return self._cancel_remotely(channel, method, subscription)
+        if subscription is not None:
+            channel.remove_consumer(subscription)
+            self._worker.consumers_gone([subscription])
+        self._cancel_ok(channel, method)
+        return None
+
+    async def _cancel_remotely(self, channel: Channel, method: BasicCancel, subscription: Subscription) -> None:
+        """What the other worker had sent before it heard of this still comes, and before cancel-ok."""
+        link = subscription.owner.link
+        if link is not None:
+            await link.request("cancel", {"handle": subscription.handle})
+        if channel.consumers.get(subscription.tag) is subscription:
+            channel.remove_consumer(subscription)
+        self._cancel_ok(channel, method)
+
+    def _cancel_ok(self, channel: Channel, method: BasicCancel) -> None:
+        if not method.nowait:
+            channel.send(BasicCancelOk(consumer_tag=method.consumer_tag))
+
+    # --- get
+
+    def get(self, channel: Channel, method: BasicGet, arguments: bytes) -> Awaitable[None] | None:
+        name = self._queues.name(channel, method, method.queue)
+        self._worker.check_permission(channel.connection, "read", "queue", name)
+        entry = self._queues.find(channel, method, name)
+        getter = channel.getters.get((entry.id, method.no_ack))
+        if getter is None:
+            getter = self._new_getter(channel, method, entry)
+        if channel.routed or entry.local is None:
+            return self._get(channel, entry, getter)
+        channel.get_local(getter, entry)
+        return None
+
+    async def _get(self, channel: Channel, entry: QueueEntry, getter: Subscription) -> None:
+        await self._queues.settle_order(channel, entry)
+        if entry.local is not None:
+            channel.get_local(getter, entry)
+            return
+        handle, *taken = await self._worker.ask_owner(
+            entry, "get", {"queue_id": entry.id, "ref": getter.ref, "handle": getter.handle, "no_ack": getter.no_ack}
+        )
+        getter.handle = handle
+        if channel.closing:
+            getter.forget()
+        elif taken:
+            delivery_no, redelivered, messages, wire = taken
+            channel.get_remote(getter, wire, delivery_no, redelivered, messages)
+        else:
+            channel.write_get_empty()
+
+    def _new_getter(self, channel: Channel, method: BasicGet, entry: QueueEntry) -> Subscription:
+        """What keeps this channel's unacked messages got from that queue."""
+        if len(channel.getters) >= GETTERS_KEPT:
+            for key, getter in list(channel.getters.items()):
+                if key[0] not in self._worker.directory.queues:
+                    del channel.getters[key]
+                    getter.forget()
+        getter = Subscription(
+            channel,
+            b"",
+            queue_id=entry.id,
+            queue_name=entry.name,
+            no_ack=method.no_ack,
+            owner=None if entry.local is not None else self._worker.state.workers[entry.worker],
+            getter=True,
+        )
+        if entry.local is not None:
+            getter.take_from(entry.local)
+        channel.getters[entry.id, method.no_ack] = getter
+        return getter
+
+    # --- recover
+
+    def recover(self, channel: Channel, method: BasicRecover, arguments: bytes) -> None:
+        self.recover_async(channel, method, arguments)
+        channel.send(BasicRecoverOk())
+
+    def recover_async(self, channel: Channel, method: BasicRecover | BasicRecoverAsync, arguments: bytes) -> None:
+        """Everything unacked on the channel goes back to its queues."""
+        if not method.requeue:
+            raise NotImplementedByBroker("requeue=false", method)
+        channel.recover()
+
+
+def generated_tag() -> str:
+    """A consumer tag such as RabbitMQ makes."""
+    return "amq.ctag-" + base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
+
+
+def check_priority(method: BasicConsume, entry: QueueEntry) -> None:
+    """x-priority must be an integer. Raises `PreconditionFailed` (406)."""
+    priority = method.arguments.get("x-priority", 0)
+    if isinstance(priority, bool) or not isinstance(priority, int):
+        raise PreconditionFailed(f"invalid arg 'x-priority' for {entry}: {{unacceptable_type,{type(priority).__name__}}}", method)

@@ -1,0 +1,98 @@
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from leveret.link.poller cimport Ending
+from leveret.queue.ledger cimport Ledger
+from leveret.queue.message cimport Message
+from leveret.worker.confirms cimport Confirms
+from leveret.worker.directory cimport ExchangeEntry, QueueEntry
+
+cdef class Channel(Ending)      # before the next lines: the modules name each other
+
+from leveret.worker.connection cimport Connection
+from leveret.worker.state cimport WorkerState
+from leveret.worker.subscription cimport Subscription
+
+# What a channel waits for.
+cdef enum:
+    EXPECTS_METHOD = 0
+    EXPECTS_HEADER = 1
+    EXPECTS_BODY = 2
+
+
+cdef class Channel(Ending):
+    cdef readonly Connection connection
+    cdef WorkerState state
+    cdef readonly uint16_t id
+    cdef readonly uint32_t ref
+    cdef readonly bint closing          # channel.close was sent: all but its answer is passed over
+    cdef int expects
+
+    # The publish under way: what basic.publish said, then the message being filled.
+    cdef uint8_t* names                 # 512 bytes: exchange, then routing key at 256; NULL until the first publish
+    cdef uint8_t exchange_size
+    cdef uint8_t key_size
+    cdef uint16_t message_flags
+    cdef Message* message
+    cdef uint32_t filled                # body bytes of it that have come
+
+    # What was found out for the last publish, good for as long as the directory is unchanged.
+    cdef ExchangeEntry exchange         # None: the default exchange
+    cdef uint64_t exchange_version
+    cdef QueueEntry queue               # where the last routing key leads by the default exchange
+    cdef uint64_t queue_version
+
+    cdef readonly bint confirming
+    cdef readonly Confirms confirms     # None until one is needed
+    cdef readonly bint routed           # something went through the router since the last barrier
+
+    cdef uint64_t last_delivery_tag
+    cdef Ledger unacked                 # delivery tag -> Subscription (item, with a reference), delivery number (number)
+    cdef readonly uint32_t prefetch     # of new consumers
+    cdef readonly uint32_t global_prefetch
+    cdef readonly dict consumers        # tag -> Subscription
+    cdef readonly dict getters          # (queue id, no_ack) -> Subscription
+    cdef readonly list cancelled        # Subscriptions that still hold unacked messages
+    cdef list parked                    # deliveries beyond the shared prefetch, from other workers
+    cdef public str last_queue          # the last one declared here
+
+    cdef readonly uint64_t published
+    cdef readonly uint64_t confirmed
+    cdef readonly uint64_t returned
+    cdef readonly uint64_t delivered
+    cdef readonly uint64_t delivered_no_ack
+    cdef readonly uint64_t redelivered
+    cdef readonly uint64_t acked
+    cdef readonly uint64_t got
+    cdef readonly uint64_t got_no_ack
+    cdef readonly uint64_t get_empty
+
+    # Frames in.
+    cdef int on_publish(self, const uint8_t* payload, size_t size) except -1
+    cdef int on_header(self, const uint8_t* payload, size_t size) except -1
+    cdef int on_body(self, const uint8_t* payload, size_t size) except -1
+    cdef int on_ack(self, const uint8_t* payload, size_t size) except -1
+    cdef int on_reject(self, const uint8_t* payload, size_t size) except -1
+    cdef int on_nack(self, const uint8_t* payload, size_t size) except -1
+    cdef bint on_get(self, const uint8_t* payload, size_t size) except -1
+    # Publishing.
+    cdef int check_exchange(self) except -1
+    cdef int finish_publish(self) except -1
+    cdef int publish(self, Message* message) except -1
+    cdef int publish_by_default(self, Message* message) except -1
+    cdef int unroutable(self, Message* message) except -1
+    cdef int write_return(self, Message* message, uint16_t code, bytes text) except -1
+    cdef int verdict(self, uint64_t publish_no, uint64_t workers) except -1
+    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused) except -1
+    cdef Confirms need_confirms(self)
+    # Delivering.
+    cdef bint has_room(self) noexcept
+    cdef int deliver(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1
+    cdef int write_get_ok(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered,
+                          uint32_t message_count) except -1
+    cdef uint64_t next_tag(self, Subscription subscription, uint64_t delivery_no) except 0
+    cdef int unpark(self) except -1
+    cdef int drained(self) except -1
+    # Settling.
+    cdef int settle(self, uint64_t tag, bint multiple, int outcome) except -1
+    cdef int settle_all(self, uint64_t tag, int outcome) except -1
+    cdef int settled(self, size_t count, int outcome) except -1

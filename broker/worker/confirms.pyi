@@ -1,0 +1,3 @@
+class Confirms:
+    unsettled: int
+    def start(self) -> None: ...

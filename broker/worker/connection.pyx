@@ -1,0 +1,497 @@
+"""A client's connection: from the socket's bytes to the frames of its channels, and the ways in which it ends.
+
+It owns the channels and the loop over frames. Publish, content, ack, reject, nack and get go straight to their channel, in C; all other methods become
+objects and go to `leveret.worker.session` (channel 0) or `leveret.worker.methods`, in Python. While one of those waits for another process the
+whole connection is not read: the order of its methods is kept, and nothing piles up.
+
+Errors are caught here and nowhere else: an `AmqpError` out of a channel's method closes the channel if it is soft and the connection if it is
+hard; any other exception is a bug, logged whole and answered with 541. Everything else in the worker goes on.
+"""
+
+import asyncio
+import logging
+import time
+
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcmp, memset
+
+from leveret.codec.frames cimport (
+    FRAME_BODY,
+    FRAME_HEADER,
+    FRAME_HEARTBEAT,
+    FRAME_METHOD,
+    Frame,
+    frame_fault_error,
+    next_frame,
+    write_heartbeat,
+    write_method_frame,
+)
+from leveret.codec.methods cimport (
+    METHOD_BASIC_ACK,
+    METHOD_BASIC_GET,
+    METHOD_BASIC_NACK,
+    METHOD_BASIC_PUBLISH,
+    METHOD_BASIC_REJECT,
+    METHOD_CHANNEL_CLOSE,
+    METHOD_CHANNEL_CLOSE_OK,
+    METHOD_CHANNEL_OPEN,
+    METHOD_CONNECTION_CLOSE,
+    METHOD_CONNECTION_CLOSE_OK,
+    METHOD_EXCHANGE_BIND,
+    METHOD_EXCHANGE_DECLARE,
+    METHOD_EXCHANGE_UNBIND,
+    METHOD_QUEUE_BIND,
+    METHOD_QUEUE_DECLARE,
+    METHOD_QUEUE_UNBIND,
+    Method,
+    decode_method_at,
+)
+from leveret.codec.wire cimport load_u32
+from leveret.link.stream cimport PAUSED_CLOSING
+from leveret.worker.channel cimport EXPECTS_HEADER, EXPECTS_METHOD, Channel
+from leveret.worker.state cimport WorkerState
+
+from leveret.codec.errors import (
+    AmqpError,
+    ChannelError,
+    ConnectionForced,
+    InternalError,
+    NotAllowed,
+    UnexpectedFrame,
+)
+from leveret.codec.methods import (
+    ChannelClose,
+    ChannelCloseOk,
+    ChannelOpenOk,
+    ConnectionBlocked,
+    ConnectionClose,
+    ConnectionUnblocked,
+)
+
+log = logging.getLogger(__name__)
+
+cdef enum:
+    FRAME_MAX_BEFORE_TUNE = 16384   # large enough for a JSON web token, small enough for a thousand strangers
+    PROTOCOL_HEADER_SIZE = 8
+    CHANNELS_FIRST = 2
+
+CLOSE_TIMEOUT_S = 3.0               # how long a client may take to answer our connection.close
+
+cdef const uint8_t* PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+cdef const uint8_t* PROTOCOL_HEADER_0_9 = b"AMQP\x01\x01\x00\x09"
+
+
+cdef bytes arguments_of(uint32_t kind, const uint8_t* payload, size_t size):
+    """The field table that ends a declare or (un)bind, as the client's own bytes: refusals and redeclares look at its wire types."""
+    cdef size_t at = 6              # class, method, reserved
+    cdef int names
+    if kind == METHOD_QUEUE_DECLARE:
+        names = 1
+    elif kind == METHOD_EXCHANGE_DECLARE:
+        names = 2
+    elif kind == METHOD_QUEUE_BIND or kind == METHOD_QUEUE_UNBIND or kind == METHOD_EXCHANGE_BIND or kind == METHOD_EXCHANGE_UNBIND:
+        names = 3
+    else:
+        return b""
+    # The method has been decoded: every length holds.
+    while names:
+        at += 1 + payload[at]
+        names -= 1
+    if kind != METHOD_QUEUE_UNBIND:
+        at += 1                     # bits
+    return payload[at:size]
+
+
+cdef class Connection(Stream):
+    """Takes over an accepted socket. `name`: `client address -> our address`, as RabbitMQ shows it."""
+
+    def __init__(self, poller, sock, worker, session, str name, str owner):
+        self.state = worker.state
+        self.worker = worker
+        self.session = session
+        self.name = name
+        self.owner = owner
+        self.user = ""
+        self.frame_max = FRAME_MAX_BEFORE_TUNE
+        self.channel_max = 0
+        self.connected_at_ms = time.time_ns() // 1_000_000
+        super().__init__(poller, sock)
+
+    def __dealloc__(self):
+        free(self.channels)
+
+    def __repr__(self):
+        return f"<Connection {self.name}>"
+
+    # --- bytes in
+
+    cdef Py_ssize_t on_bytes(self, const uint8_t* data, size_t size) except -1:
+        cdef size_t at = 0
+        cdef Py_ssize_t taken
+        cdef Frame frame
+        if not self.header_seen:
+            if size < PROTOCOL_HEADER_SIZE:
+                return 0
+            self.on_protocol_header(data)
+            at = PROTOCOL_HEADER_SIZE
+        while not self.paused:
+            if self.lost_sync:
+                return size
+            taken = next_frame(data + at, size - at, self.frame_max, &frame)
+            if taken <= 0:
+                if taken < 0:
+                    self.on_fault(taken, data + at, size - at)
+                    return size
+                break
+            at += taken
+            self.on_frame(&frame)
+            if self.fd < 0:
+                return size
+        if self.paused & PAUSED_CLOSING:
+            return size
+        return at
+
+    cdef int on_protocol_header(self, const uint8_t* data) except -1:
+        self.header_seen = True
+        if memcmp(data, PROTOCOL_HEADER, PROTOCOL_HEADER_SIZE) == 0 or memcmp(data, PROTOCOL_HEADER_0_9, PROTOCOL_HEADER_SIZE) == 0:
+            self.session.begin(self)
+            return 0
+        self.session.refuse_header(self, data[:PROTOCOL_HEADER_SIZE])
+        self.lost_sync = True
+        self.write(PROTOCOL_HEADER, PROTOCOL_HEADER_SIZE)
+        return self.close_after_flush()
+
+    cdef int on_fault(self, Py_ssize_t fault, const uint8_t* data, size_t size) except -1:
+        """Nothing after a malformed frame can be read. Before connection.open the socket just closes, as RabbitMQ's does."""
+        error = frame_fault_error(fault, data, size, self.frame_max)
+        self.lost_sync = True
+        self.failed_method = 0
+        self.fail(None, error)
+        return 0
+
+    cdef int on_frame(self, Frame* frame) except -1:
+        cdef Channel channel = None
+        self.failed_method = 0
+        try:
+            if frame.channel == 0:
+                self.on_connection_frame(frame)
+            elif not self.open or self.closed:
+                if not self.closed:
+                    raise ChannelError("a frame on a channel before connection.open-ok")
+            elif frame.type == FRAME_METHOD:
+                if frame.size >= 4:
+                    self.failed_method = load_u32(frame.payload)
+                channel = self.channel_at(frame.channel)
+                self.on_method(channel, frame)
+            else:
+                channel = self.channel_at(frame.channel)
+                if frame.type == FRAME_HEARTBEAT:
+                    raise UnexpectedFrame(f"heartbeat frame on channel {frame.channel}")
+                if channel is None:
+                    raise UnexpectedFrame("expected method frame, got non method frame instead")
+                if channel.closing:
+                    return 0
+                self.failed_method = METHOD_BASIC_PUBLISH
+                if frame.type == FRAME_HEADER:
+                    channel.on_header(frame.payload, frame.size)
+                else:
+                    channel.on_body(frame.payload, frame.size)
+        except Exception as error:
+            self.fail(channel, error)
+        return 0
+
+    cdef int on_method(self, Channel channel, Frame* frame) except -1:
+        cdef uint32_t kind = self.failed_method
+        if channel is None:
+            return self.on_cold(None, frame)
+        if channel.closing:
+            if kind == METHOD_CHANNEL_CLOSE or kind == METHOD_CHANNEL_CLOSE_OK:
+                self.remove_channel(channel)
+                if kind == METHOD_CHANNEL_CLOSE:
+                    self.send_method(frame.channel, ChannelCloseOk())
+            return 0
+        if channel.expects != EXPECTS_METHOD:
+            if channel.expects == EXPECTS_HEADER:
+                raise UnexpectedFrame("expected content header for class 60, got non content header frame instead")
+            raise UnexpectedFrame("expected content body, got non content body frame instead")
+        if kind == METHOD_BASIC_PUBLISH:
+            return channel.on_publish(frame.payload, frame.size)
+        if kind == METHOD_BASIC_ACK:
+            return channel.on_ack(frame.payload, frame.size)
+        if kind == METHOD_BASIC_REJECT:
+            return channel.on_reject(frame.payload, frame.size)
+        if kind == METHOD_BASIC_NACK:
+            return channel.on_nack(frame.payload, frame.size)
+        if kind == METHOD_BASIC_GET and channel.on_get(frame.payload, frame.size):
+            return 0
+        return self.on_cold(channel, frame)
+
+    cdef int on_cold(self, Channel channel, Frame* frame) except -1:
+        cdef uint32_t kind
+        cdef Method method = decode_method_at(frame.payload, frame.size)
+        kind = self.failed_method
+        if channel is None:
+            if kind != METHOD_CHANNEL_OPEN:
+                raise ChannelError("expected 'channel.open'")
+            return self.open_channel(frame.channel)
+        if kind == METHOD_CHANNEL_OPEN:
+            raise ChannelError("second 'channel.open' seen")
+        if kind == METHOD_CHANNEL_CLOSE:
+            self.remove_channel(channel)
+            self.send_method(frame.channel, ChannelCloseOk())
+            return 0
+        if kind == METHOD_CHANNEL_CLOSE_OK:
+            raise ChannelError("channel.close-ok without channel.close")
+        return self.carry_on(
+            channel, method, self.worker.methods.serve(channel, method, arguments_of(kind, frame.payload, frame.size)))
+
+    cdef int on_connection_frame(self, Frame* frame) except -1:
+        if frame.type == FRAME_HEARTBEAT:
+            return 0
+        if frame.type != FRAME_METHOD:
+            raise UnexpectedFrame("expected method frame, got non method frame instead")
+        if frame.size >= 4:
+            self.failed_method = load_u32(frame.payload)
+        if self.closed:
+            if self.failed_method == METHOD_CONNECTION_CLOSE_OK:
+                self.close("closed by us, and the client has agreed")
+            elif self.failed_method == METHOD_CONNECTION_CLOSE:
+                self.session.answer_close(self)
+            return 0
+        method = decode_method_at(frame.payload, frame.size)
+        return self.carry_on(None, method, self.session.on_method(self, method))
+
+    # --- cold methods
+
+    cdef int carry_on(self, Channel channel, object method, object result) except -1:
+        """A cold method has been called. If it waits for something, the connection waits with it."""
+        if result is None:
+            return 0
+        self.task = asyncio.ensure_future(self._wait(channel, method, result))
+        return self.pause(PAUSED_METHOD)
+
+    async def _wait(self, Channel channel, Method method, awaitable):
+        try:
+            await awaitable
+        except Exception as error:
+            self.failed_method = method.kind
+            if self.fd >= 0:
+                self.fail(channel, error)
+            elif not isinstance(error, AmqpError):
+                log.exception("%s on %s failed after the connection had closed", method.name, self.name)
+        finally:
+            self.task = None
+            self.resume(PAUSED_METHOD)
+
+    def open_channel(self, uint16_t id):
+        cdef Channel channel
+        cdef size_t size
+        cdef void** grown
+        if self.channel_max and <uint32_t>self.channel_count >= self.channel_max:
+            raise NotAllowed(
+                f"number of channels opened ({self.channel_count}) has reached the negotiated channel_max ({self.channel_max})")
+        if id >= self.channels_size:
+            size = max(<size_t>id + 1, self.channels_size * 2, CHANNELS_FIRST)
+            grown = <void**>realloc(self.channels, size * sizeof(void*))
+            if grown == NULL:
+                raise MemoryError
+            memset(grown + self.channels_size, 0, (size - self.channels_size) * sizeof(void*))
+            self.channels = grown
+            self.channels_size = size
+        channel = Channel(self, id)
+        Py_INCREF(channel)
+        self.channels[id] = <void*>channel
+        self.channel_count += 1
+        self.send_method(id, ChannelOpenOk())
+        return 0
+
+    cdef Channel channel_at(self, uint16_t id):
+        if id < self.channels_size and self.channels[id] != NULL:
+            return <Channel>self.channels[id]
+        return None
+
+    def remove_channel(self, Channel channel):
+        """Its close has been answered: the id is free again."""
+        if self.channels[channel.id] == <void*>channel:
+            self.channels[channel.id] = NULL
+            self.channel_count -= 1
+            if not channel.closing:
+                self.worker.consumers_gone(channel.release())
+            Py_DECREF(channel)
+
+    def all_channels(self):
+        """The channels that are open, by id."""
+        return [<Channel>self.channels[id] for id in range(self.channels_size) if self.channels[id] != NULL]
+
+    # --- errors
+
+    def fail(self, Channel channel, error):
+        """Answer an error: close the channel (soft), or the connection (hard, and everything on channel 0)."""
+        if not isinstance(error, AmqpError):
+            log.error("a bug while serving %s", self.name, exc_info=error)
+            error = InternalError(type(error).__name__)
+        if not error.class_id:
+            error.class_id = self.failed_method >> 16
+            error.method_id = self.failed_method & 0xFFFF
+        if error.hard or channel is None or not self.open:
+            self.close_with(error)
+            return
+        if channel.closing:
+            return
+        log.warning("channel error on %s, channel %d, user '%s': %s", self.name, channel.id, self.user, error.reply_text)
+        self.send_method(channel.id, ChannelClose(
+            reply_code=error.reply_code, reply_text=error.reply_text,
+            failing_class_id=error.class_id, failing_method_id=error.method_id))
+        channel.closing = True
+        self.worker.consumers_gone(channel.release())
+
+    def close_with(self, error):
+        """Send connection.close and wait for the answer, for three seconds at most."""
+        if self.closed or self.fd < 0:
+            return
+        log.warning("connection error on %s, user '%s': %s", self.name, self.user, error.reply_text)
+        if not self.session.hears_close(self, error):
+            return
+        self.send_method(0, ConnectionClose(
+            reply_code=error.reply_code, reply_text=error.reply_text,
+            failing_class_id=error.class_id, failing_method_id=error.method_id))
+        self.closed = True
+        self.release_channels()
+        self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, self.close, "the client did not answer connection.close")
+        # Read again, whatever stopped it: the answer must come through.
+        self.resume(~<uint32_t>(PAUSED_CLOSING | PAUSED_METHOD))
+
+    def release_channels(self):
+        cdef size_t id
+        cdef Channel channel
+        for id in range(self.channels_size):
+            if self.channels[id] == NULL:
+                continue
+            channel = <Channel>self.channels[id]
+            self.channels[id] = NULL
+            if not channel.closing:
+                self.worker.consumers_gone(channel.release())
+            Py_DECREF(channel)
+        self.channel_count = 0
+
+    cdef int on_closed(self, str reason) except -1:
+        if self.ending is not None:
+            self.ending.cancel()
+            self.ending = None
+        self.release_channels()
+        self.worker.connection_closed(self, reason)
+        return 0
+
+    cdef bint close_when_hung(self) noexcept:
+        return self.paused & PAUSED_ALARM != 0
+
+    # --- the session's
+
+    def opened(self, vhost, str user):
+        """connection.open-ok is being sent: channels may come."""
+        self.vhost = vhost
+        self.user = user
+        self.open = True
+
+    def client_closed(self):
+        """connection.close has come: its answer is being sent, and nothing else counts any more."""
+        self.closed = True
+        self.release_channels()
+
+    # --- output
+
+    cdef int send_method(self, uint16_t channel_id, Method method) except -1:
+        if self.fd < 0:
+            return 0
+        write_method_frame(&self.out, channel_id, method)
+        return self.written(0)
+
+    def send(self, Method method):
+        """Write a method on channel 0."""
+        if not self.closed:
+            self.send_method(0, method)
+
+    def send_last(self, Method method):
+        """Write a method on channel 0 and close when it has been sent."""
+        self.send_method(0, method)
+        self.close_after_flush()
+
+    def send_heartbeat(self):
+        write_heartbeat(&self.out)
+        self.written(0)
+
+    cdef int on_drained(self) except -1:
+        cdef size_t id
+        for id in range(self.channels_size):
+            if self.channels[id] != NULL:
+                (<Channel>self.channels[id]).drained()
+        return 0
+
+    def be_silent(self):
+        """Read no more and say no more; the session's timer closes the socket."""
+        self.closed = True
+        self.lost_sync = True
+
+    def excuse_silence(self):
+        """It was not read, so what it may have sent does not show: count from now."""
+        self.received_at_ms = self.poller.now_ms
+
+    # --- back-pressure
+
+    cdef int published_on(self) except -1:
+        """A channel publishes for the first time."""
+        if not self.publisher:
+            self.publisher = True
+            if self.state.blocked:
+                self.alarm_changed()
+        return 0
+
+    def alarm_changed(self):
+        """An alarm came or went."""
+        if not self.publisher:
+            return
+        if self.state.blocked and not self.paused & PAUSED_ALARM:
+            self.pause(PAUSED_ALARM)
+            if self.blockable:
+                self.send(ConnectionBlocked(reason=self.worker.alarm_reason))
+        elif not self.state.blocked and self.paused & PAUSED_ALARM:
+            self.resume(PAUSED_ALARM)
+            if self.blockable:
+                self.send(ConnectionUnblocked())
+
+    @property
+    def is_blocked(self):
+        return self.paused & PAUSED_ALARM != 0
+
+    @property
+    def is_held_up(self):
+        """Not read because a link or a worker that it publishes to is behind."""
+        return self.paused & (PAUSED_LINK | PAUSED_THROTTLE) != 0
+
+    def wait_for_link(self):
+        self.link_waits += 1
+        self.pause(PAUSED_LINK)
+        return 0
+
+    def link_has_room(self):
+        self.link_waits -= 1
+        if self.link_waits == 0:
+            self.resume(PAUSED_LINK)
+
+    def throttle(self, int worker):
+        if self.throttles is None:
+            self.throttles = set()
+        self.throttles.add(worker)
+        self.pause(PAUSED_THROTTLE)
+
+    def relieve(self, int worker):
+        if self.throttles is not None:
+            self.throttles.discard(worker)
+            if not self.throttles:
+                self.resume(PAUSED_THROTTLE)
+
+    def statistics(self):
+        """The connection under the HTTP API's names."""
+        return self.session.statistics(self)

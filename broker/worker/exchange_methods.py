@@ -1,0 +1,118 @@
+"""exchange.declare, delete, bind and unbind: checked against the directory, decided by the router."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from leveret.codec.errors import AccessRefused, NotFound
+from leveret.codec.methods import (
+    ExchangeBind,
+    ExchangeBindOk,
+    ExchangeDeclare,
+    ExchangeDeclareOk,
+    ExchangeDelete,
+    ExchangeDeleteOk,
+    ExchangeUnbind,
+    ExchangeUnbindOk,
+    Method,
+)
+
+if TYPE_CHECKING:
+    from leveret.worker.channel import Channel
+    from leveret.worker.worker import Worker
+
+
+def without_line_breaks(name: str) -> str:
+    """A declared name without CR and LF, which RabbitMQ strips."""
+    return name.replace("\r", "").replace("\n", "")
+
+
+class ExchangeMethods:
+    def __init__(self, worker: Worker) -> None:
+        self._worker = worker
+
+    def handlers(self) -> dict[type[Method], Any]:
+        return {
+            ExchangeDeclare: self.declare,
+            ExchangeDelete: self.delete,
+            ExchangeBind: self.bind,
+            ExchangeUnbind: self.unbind,
+        }
+
+    def declare(self, channel: Channel, method: ExchangeDeclare, arguments: bytes) -> Awaitable[None] | None:
+        name = without_line_breaks(method.exchange)
+        if not name:
+            raise AccessRefused("operation not permitted on the default exchange", method)
+        connection = channel.connection
+        if method.passive:
+            self._worker.directory.permissions.check_any(connection.user, connection.vhost.name, "exchange", name)
+            if name not in connection.vhost.exchanges:
+                raise NotFound(f"no exchange '{name}' in vhost '{connection.vhost.name}'", method)
+            if not method.nowait:
+                channel.send(ExchangeDeclareOk())
+            return None
+        self._worker.check_permission(connection, "configure", "exchange", name)
+        return self._declare(channel, method, name, arguments)
+
+    async def _declare(self, channel: Channel, method: ExchangeDeclare, name: str, arguments: bytes) -> None:
+        await self._worker.ask_router(
+            "declare_exchange",
+            {
+                "vhost": channel.connection.vhost.name,
+                "name": name,
+                "type": method.type,
+                "durable": method.durable,
+                "auto_delete": method.auto_delete,
+                "internal": method.internal,
+                "arguments": arguments,
+            },
+        )
+        if not method.nowait:
+            channel.send(ExchangeDeclareOk())
+
+    async def _delete(self, channel: Channel, method: ExchangeDelete, name: str) -> None:
+        await self._worker.ask_router(
+            "delete_exchange", {"vhost": channel.connection.vhost.name, "name": name, "if_unused": method.if_unused}
+        )
+        if not method.nowait:
+            channel.send(ExchangeDeleteOk())
+
+    def delete(self, channel: Channel, method: ExchangeDelete, arguments: bytes) -> Awaitable[None]:
+        name = without_line_breaks(method.exchange)
+        if not name:
+            raise AccessRefused("operation not permitted on the default exchange", method)
+        self._worker.check_permission(channel.connection, "configure", "exchange", name)
+        return self._delete(channel, method, name)
+
+    def bind(self, channel: Channel, method: ExchangeBind, arguments: bytes) -> Awaitable[None]:
+        return self._change(channel, "bind", method, arguments, ExchangeBindOk())
+
+    def unbind(self, channel: Channel, method: ExchangeUnbind, arguments: bytes) -> Awaitable[None]:
+        return self._change(channel, "unbind", method, arguments, ExchangeUnbindOk())
+
+    def _change(
+        self, channel: Channel, verb: str, method: ExchangeBind | ExchangeUnbind, arguments: bytes, ok: Method
+    ) -> Awaitable[None]:
+        if not method.source or not method.destination:
+            raise AccessRefused("operation not permitted on the default exchange", method)
+        self._worker.check_permission(channel.connection, "write", "exchange", method.destination)
+        self._worker.check_permission(channel.connection, "read", "exchange", method.source)
+        return self._apply(channel, verb, method, arguments, ok)
+
+    async def _apply(
+        self, channel: Channel, verb: str, method: ExchangeBind | ExchangeUnbind, arguments: bytes, ok: Method
+    ) -> None:
+        await self._worker.ask_router(
+            verb,
+            {
+                "vhost": channel.connection.vhost.name,
+                "source": method.source,
+                "destination": method.destination,
+                "destination_type": "exchange",
+                "routing_key": method.routing_key,
+                "arguments": arguments,
+            },
+        )
+        if not method.nowait:
+            channel.send(ok)

@@ -1,0 +1,66 @@
+"""Heartbeats: one timer a second for all connections, which touches only those whose time has come.
+
+A connection with an interval of `h` seconds is looked at every h/2: if nothing was sent for that long, a heartbeat frame goes out; if nothing has come
+for two intervals and more, the client is gone and the connection closes. Any byte counts as life. A connection that an alarm blocks, or that
+waits for a link, is not read, so its silence means nothing; it is watched by its socket instead.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from leveret.worker.connection import Connection
+
+log = logging.getLogger(__name__)
+
+TICK_S = 1.0
+MISSED_INTERVALS = 2
+
+
+class Heartbeats:
+    """The connections to be looked at, by the tick at which they are."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._tick = 0
+        self._due: dict[int, list[Connection]] = {}
+        self._intervals: dict[Connection, int] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    def add(self, connection: Connection, interval_s: int) -> None:
+        """Watch it from now on, until `remove`."""
+        self._intervals[connection] = interval_s
+        self._plan(connection, interval_s)
+        if self._timer is None:
+            self._timer = self._loop.call_later(TICK_S, self._on_tick)
+
+    def remove(self, connection: Connection) -> None:
+        """Watch it no more (its place in a later tick is passed over)."""
+        self._intervals.pop(connection, None)
+
+    def _plan(self, connection: Connection, interval_s: int) -> None:
+        self._due.setdefault(self._tick + max(1, interval_s // 2), []).append(connection)
+
+    def _on_tick(self) -> None:
+        self._tick += 1
+        for connection in self._due.pop(self._tick, ()):
+            interval_s = self._intervals.get(connection)
+            if interval_s is not None:
+                self._look_at(connection, interval_s)
+        # Without connections the process has nothing to wake up for.
+        self._timer = self._loop.call_later(TICK_S, self._on_tick) if self._due else None
+
+    def _look_at(self, connection: Connection, interval_s: int) -> None:
+        now_ms = int(self._loop.time() * 1000)
+        if connection.is_blocked or connection.is_held_up:
+            connection.excuse_silence()
+        elif now_ms - connection.received_at_ms > (MISSED_INTERVALS * interval_s + interval_s // 2) * 1000:
+            log.warning("missed heartbeats from %s, timeout: %d s", connection.name, interval_s)
+            connection.close(f"missed heartbeats from client, timeout: {interval_s}s")
+            return
+        if now_ms - connection.sent_at_ms >= interval_s * 1000 // 2:
+            connection.send_heartbeat()
+        self._plan(connection, interval_s)

@@ -1,0 +1,332 @@
+"""A session: who a connection's client is, and how far its handshake has come (channel 0, apart from errors).
+
+`leveret.worker.connection` calls it for the protocol header and for each method on channel 0. It owns the steps start, tune, open and close, and
+the texts of their refusals; it never touches a channel or a message.
+
+    protocol header -> start, start-ok -> tune, tune-ok, open -> open-ok … close -> close-ok
+
+As RabbitMQ does: a refused login is told by connection.close if the client has declared authentication_failure_close; what else goes wrong
+before the client is known is answered by silence and, three seconds later, a closed socket, so that guessing is slow.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import platform
+import socket
+from collections.abc import Awaitable
+from typing import TYPE_CHECKING, Any
+
+from leveret.codec.errors import (
+    AccessRefused,
+    AmqpError,
+    ChannelError,
+    CommandInvalid,
+    CommandSyntaxError,
+    NotAllowed,
+    quoted_bytes,
+)
+from leveret.codec.methods import (
+    ConnectionClose,
+    ConnectionCloseOk,
+    ConnectionOpen,
+    ConnectionOpenOk,
+    ConnectionStart,
+    ConnectionStartOk,
+    ConnectionTune,
+    ConnectionTuneOk,
+    Method,
+)
+from leveret.codec.tables import decode_table
+
+if TYPE_CHECKING:
+    from leveret.config import Settings
+    from leveret.worker.connection import Connection
+
+log = logging.getLogger(__name__)
+
+SILENT_CLOSE_DELAY_S = 3.0
+FRAME_SIZE_MIN = 4096
+CHANNEL_MAX_MIN = 1
+MECHANISMS = b"PLAIN AMQPLAIN"
+
+# Stages, by the names that RabbitMQ's texts use.
+STARTING, TUNING, OPENING, RUNNING = "starting", "tuning", "opening", "running"
+
+
+def server_properties(settings: Settings) -> dict[str, Any]:
+    """What connection.start tells of the broker."""
+    return {
+        "product": settings.product,
+        "version": settings.version,
+        "cluster_name": settings.node_name,
+        "platform": f"Python {platform.python_version()}",
+        "copyright": "Copyright (c) the Leveret authors.",
+        "information": "Licensed under the Apache License 2.0.",
+        "capabilities": {
+            "publisher_confirms": True,
+            "exchange_exchange_bindings": True,
+            "basic.nack": True,
+            "consumer_cancel_notify": True,
+            "connection.blocked": True,
+            "consumer_priorities": True,
+            "authentication_failure_close": True,
+            "per_consumer_qos": True,
+            "direct_reply_to": False,
+        },
+    }
+
+
+def shown_host(host: str) -> str:
+    """An address as RabbitMQ shows it: IPv4 clients of a dual-stack socket by their own address."""
+    return host.removeprefix("::ffff:")
+
+
+class Session:
+    """One client. `peer_host`, `peer_port`, `host`, `port`: both ends of the socket; "" and 0 for a Unix socket."""
+
+    __slots__ = (
+        "_timer",
+        "client_properties",
+        "heartbeat_s",
+        "host",
+        "impersonator",
+        "mechanism",
+        "name",
+        "peer_host",
+        "peer_port",
+        "port",
+        "stage",
+        "user",
+        "user_bytes",
+    )
+
+    def __init__(self, sock: socket.socket) -> None:
+        peer, own = sock.getpeername(), sock.getsockname()
+        self.peer_host, self.peer_port = (shown_host(peer[0]), peer[1]) if isinstance(peer, tuple) else ("", 0)
+        self.host, self.port = (shown_host(own[0]), own[1]) if isinstance(own, tuple) else ("", 0)
+        self.name = f"{self.peer_host}:{self.peer_port} -> {self.host}:{self.port}"
+        self.stage = STARTING
+        self.user = ""
+        self.user_bytes = b""
+        self.impersonator = False
+        self.mechanism = ""
+        self.heartbeat_s = 0
+        self.client_properties: dict[str, Any] = {}
+        self._timer: asyncio.TimerHandle | None = None
+
+    # --- time
+
+    def start_timer(self, connection: Connection, timeout_s: float) -> None:
+        """The client has this long to open its connection."""
+        self._timer = connection.worker.child.loop.call_later(timeout_s, self._handshake_timed_out, connection)
+
+    def _stop_timer(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _handshake_timed_out(self, connection: Connection) -> None:
+        log.warning("closing %s: handshake timeout in state %s", self.name, self.stage)
+        connection.close("handshake timeout")
+
+    def ended(self, connection: Connection, reason: str) -> None:
+        """The socket is closed."""
+        self._stop_timer()
+        if self.stage == RUNNING:
+            log.info("closed connection %s (user '%s', vhost '%s'): %s", self.name, self.user, connection.vhost.name, reason)
+        elif connection.header_seen:
+            log.info("closed connection %s in state %s: %s", self.name, self.stage, reason)
+
+    # --- steps
+
+    def begin(self, connection: Connection) -> None:
+        """The protocol header was right."""
+        connection.send(
+            ConnectionStart(
+                version_major=0,
+                version_minor=9,
+                server_properties=connection.worker.server_properties,
+                mechanisms=MECHANISMS,
+                locales=b"en_US",
+            )
+        )
+
+    def refuse_header(self, connection: Connection, header: bytes) -> None:
+        """It was not; ours is sent instead and the socket closes."""
+        hint = " (an HTTP client on the AMQP port?)" if header[:4] in (b"GET ", b"POST", b"HEAD") else ""
+        hint = " (a TLS client on the plain port?)" if header[:2] == b"\x16\x03" else hint
+        log.warning("closing %s: bad protocol header %s%s", self.name, quoted_bytes(header), hint)
+
+    def on_method(self, connection: Connection, method: Method) -> Awaitable[None] | None:
+        """A method on channel 0."""
+        if isinstance(method, ConnectionClose) and self.stage != STARTING:
+            return self._close(connection, method)
+        if isinstance(method, ConnectionStartOk) and self.stage == STARTING:
+            self._start_ok(connection, method)
+        elif isinstance(method, ConnectionTuneOk) and self.stage == TUNING:
+            self._tune_ok(connection, method)
+        elif isinstance(method, ConnectionOpen) and self.stage == OPENING:
+            self._open(connection, method)
+        else:
+            raise ChannelError(f"unexpected method in connection state {self.stage}", method)
+        return None
+
+    def _start_ok(self, connection: Connection, method: ConnectionStartOk) -> None:
+        self.client_properties = method.client_properties
+        self.mechanism = method.mechanism
+        capabilities = method.client_properties.get("capabilities")
+        if isinstance(capabilities, dict):
+            connection.blockable = capabilities.get("connection.blocked") is True
+            connection.cancel_notify = capabilities.get("consumer_cancel_notify") is True
+        if method.mechanism == "PLAIN":
+            name, password = plain_credentials(method.response)
+        elif method.mechanism == "AMQPLAIN":
+            name, password = amqplain_credentials(method.response)
+        else:
+            raise CommandInvalid(f"unknown authentication mechanism '{method.mechanism}'", method)
+        worker = connection.worker
+        try:
+            user = worker.directory.users.authenticate(name, password, self.peer_host, method.mechanism)
+        except AccessRefused:
+            log.warning("refused login on %s: user '%s', mechanism %s", self.name, name, method.mechanism)
+            raise
+        self.user = user.name
+        self.user_bytes = user.name.encode()
+        self.impersonator = "impersonator" in user.tags
+        self.stage = TUNING
+        settings = worker.settings
+        connection.send(
+            ConnectionTune(channel_max=settings.channel_max, frame_max=settings.frame_max_bytes, heartbeat=settings.heartbeat_s)
+        )
+
+    def _tune_ok(self, connection: Connection, method: ConnectionTuneOk) -> None:
+        settings = connection.worker.settings
+        check_negotiated("frame_max", method.frame_max, FRAME_SIZE_MIN, settings.frame_max_bytes)
+        check_negotiated("channel_max", method.channel_max, CHANNEL_MAX_MIN, settings.channel_max)
+        connection.frame_max = method.frame_max
+        connection.channel_max = method.channel_max
+        self.heartbeat_s = method.heartbeat
+        self.stage = OPENING
+
+    def _open(self, connection: Connection, method: ConnectionOpen) -> None:
+        worker = connection.worker
+        vhost = worker.directory.vhosts.get(method.virtual_host)
+        if vhost is None:
+            raise NotAllowed(f"vhost {method.virtual_host} not found", method)
+        worker.directory.permissions.check_open(self.user, method.virtual_host)
+        self._stop_timer()
+        self.stage = RUNNING
+        connection.opened(vhost, self.user)
+        connection.send(ConnectionOpenOk())
+        if self.heartbeat_s:
+            worker.heartbeats.add(connection, self.heartbeat_s)
+        name = self.client_properties.get("connection_name")
+        log.info("opened connection %s%s: user '%s', vhost '%s'", self.name, f" ({name})" if name else "", self.user, vhost.name)
+
+    def _close(self, connection: Connection, method: ConnectionClose) -> Awaitable[None] | None:
+        """The client closes. Its exclusive queues are gone before it hears close-ok, as people assume."""
+        connection.client_closed()
+        if connection.has_exclusive:
+            connection.has_exclusive = False
+            return self._close_with_queues(connection)
+        connection.send_last(ConnectionCloseOk())
+        return None
+
+    async def _close_with_queues(self, connection: Connection) -> None:
+        await connection.worker.ask_router("connection_gone", {"owner": connection.owner})
+        connection.send_last(ConnectionCloseOk())
+
+    def answer_close(self, connection: Connection) -> None:
+        """The client's close has crossed ours: agree, and be done."""
+        connection.send_last(ConnectionCloseOk())
+
+    def hears_close(self, connection: Connection, error: AmqpError) -> bool:
+        """Whether the client is told of this error by connection.close. If not, its socket closes silently after three seconds."""
+        if self.stage == RUNNING:
+            return True
+        capabilities = self.client_properties.get("capabilities")
+        if self.stage == STARTING and isinstance(error, AccessRefused):
+            told = isinstance(capabilities, dict) and capabilities.get("authentication_failure_close") is True
+        else:
+            # The client is known by now; what it asked for can be refused in words.
+            told = self.stage in (TUNING, OPENING) and isinstance(error, NotAllowed)
+        if not told:
+            self._stop_timer()
+            self._timer = connection.worker.child.loop.call_later(SILENT_CLOSE_DELAY_S, connection.close, "refused in the handshake")
+            connection.be_silent()
+        return told
+
+    def statistics(self, connection: Connection) -> dict[str, Any]:
+        """The connection under the HTTP API's names."""
+        return {
+            "name": self.name,
+            "user": self.user,
+            "user_who_performed_action": self.user,
+            "vhost": connection.vhost.name if connection.vhost is not None else "",
+            "protocol": "AMQP 0-9-1",
+            "state": self._state(connection),
+            "channels": connection.channel_count,
+            "channel_max": connection.channel_max,
+            "frame_max": connection.frame_max,
+            "timeout": self.heartbeat_s,
+            "client_properties": self.client_properties,
+            "user_provided_name": self.client_properties.get("connection_name", ""),
+            "host": self.host,
+            "port": self.port,
+            "peer_host": self.peer_host,
+            "peer_port": self.peer_port,
+            "ssl": False,
+            "auth_mechanism": self.mechanism,
+            "connected_at": connection.connected_at_ms,
+            "recv_oct": connection.received_bytes,
+            "recv_cnt": connection.received_count,
+            "send_oct": connection.sent_bytes,
+            "send_cnt": connection.sent_count,
+            "send_pend": connection.unsent_bytes,
+        }
+
+    def _state(self, connection: Connection) -> str:
+        if self.stage != RUNNING:
+            return self.stage
+        if connection.closed:
+            return "closing"
+        if connection.is_blocked:
+            return "blocked"
+        return "flow" if connection.is_held_up else RUNNING
+
+
+def plain_credentials(response: bytes) -> tuple[str, str]:
+    """User and password of a PLAIN response, `[authorization id] NUL user NUL password` (RFC 4616). Raises `CommandSyntaxError`."""
+    parts = response.split(b"\0")
+    if len(parts) != 3:
+        raise CommandSyntaxError(f"response {quoted_bytes(b'')} invalid")
+    return _texts(parts[1], parts[2])
+
+
+def amqplain_credentials(response: bytes) -> tuple[str, str]:
+    """User and password of an AMQPLAIN response: a field table without its length, with LOGIN and PASSWORD. Raises `CommandSyntaxError`."""
+    try:
+        table = decode_table(len(response).to_bytes(4, "big") + response)
+    except AmqpError as error:
+        raise CommandSyntaxError("AMQPLAIN auth info in wrong format") from error
+    login, password = table.get("LOGIN"), table.get("PASSWORD")
+    if not isinstance(login, str) or not isinstance(password, str):
+        raise CommandSyntaxError("AMQPLAIN auth info has no LOGIN or PASSWORD")
+    return login, password
+
+
+def _texts(name: bytes, password: bytes) -> tuple[str, str]:
+    try:
+        return name.decode(), password.decode()
+    except UnicodeDecodeError as error:
+        raise CommandSyntaxError("user and password must be UTF-8") from error
+
+
+def check_negotiated(field: str, value: int, lowest: int, highest: int) -> None:
+    """RabbitMQ's rule for what tune-ok asks for: not below the minimum, not above what tune offered; 0 (no limit) is above. Raises 530."""
+    if value and value < lowest:
+        raise NotAllowed(f"negotiated {field} = {value} is lower than the minimum allowed value ({lowest})")
+    if value == 0 or value > highest:
+        raise NotAllowed(f"negotiated {field} = {value} is higher than the maximum allowed value ({highest})")

@@ -1,0 +1,64 @@
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+from leveret.link.poller cimport Poller
+from leveret.lookup.integer_map cimport IntegerMap
+from leveret.queue.queue cimport Queue
+from leveret.worker.directory cimport Directory
+
+cdef class WorkerState          # before the next lines: the modules name each other
+
+from leveret.worker.neighbour cimport Neighbour
+
+
+cdef class ShardQueue(Queue):
+    cdef WorkerState state
+
+
+cdef class WorkerState:
+    cdef readonly int index
+    cdef readonly Poller poller
+    cdef readonly Directory directory
+    cdef readonly Neighbour router
+    cdef readonly list workers          # index -> Neighbour (our own place: None)
+    cdef public uint64_t message_size_max
+    cdef readonly bint blocked          # an alarm is on: connections that publish are not read
+
+    cdef readonly dict queues           # id -> ShardQueue: this worker's shard
+    cdef IntegerMap queue_map           # the same by number, for packets: borrowed pointers
+    cdef readonly dict channels         # ref -> Channel
+    cdef IntegerMap channel_map
+    cdef readonly dict subscriptions    # ref -> Subscription with messages from another worker
+    cdef IntegerMap subscription_map
+    cdef readonly dict attached         # handle -> RemoteConsumer
+    cdef IntegerMap attached_map
+    cdef uint32_t last_ref              # of channels, subscriptions and remote consumers alike
+    cdef list unfinished                # queues whose pump stopped at its bound
+    cdef bint pump_called
+    cdef readonly dict throttled        # index of a worker that is behind -> set of connections
+
+    # Over the life of the worker, of closed channels too.
+    cdef readonly uint64_t published
+    cdef readonly uint64_t confirmed
+    cdef readonly uint64_t returned
+    cdef readonly uint64_t dropped      # unroutable and not mandatory
+    cdef readonly uint64_t delivered
+    cdef readonly uint64_t delivered_no_ack
+    cdef readonly uint64_t redelivered
+    cdef readonly uint64_t acked
+    cdef readonly uint64_t got
+    cdef readonly uint64_t got_no_ack
+    cdef readonly uint64_t get_empty
+    cdef public uint64_t connections_opened
+    cdef public uint64_t connections_closed
+    cdef public uint64_t channels_opened
+    cdef public uint64_t channels_closed
+
+    cdef uint32_t new_ref(self) noexcept
+    cdef void* find_queue(self, uint32_t id) noexcept
+    cdef void* find_channel(self, uint32_t ref) noexcept
+    cdef void* find_subscription(self, uint32_t ref) noexcept
+    cdef void* find_attached(self, uint32_t handle) noexcept
+    cdef int pump_later(self, ShardQueue queue) except -1
+    cdef int verdict(self, uint32_t channel_ref, uint64_t first, uint32_t count, uint64_t workers) except -1
+    cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, bint refused) except -1
+    cdef int throttle(self, uint32_t channel_ref, int worker) except -1

@@ -1,0 +1,215 @@
+"""What all connections, channels, queues and links of one worker share.
+
+It owns the worker's shard of queues and the numbers by which packets name queues, channels and consumers; it carries verdicts and confirms to the
+channels they are for. `worker` makes one at start. It never does input or output itself.
+"""
+
+import logging
+
+from libc.stdint cimport uint32_t, uint64_t
+
+from leveret.link.poller cimport Poller
+from leveret.lookup.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
+from leveret.worker.channel cimport Channel
+from leveret.worker.connection cimport PAUSED_ALARM, Connection
+from leveret.worker.directory cimport Directory
+from leveret.worker.neighbour cimport Neighbour
+from leveret.worker.subscription cimport RemoteConsumer, Subscription
+
+log = logging.getLogger(__name__)
+
+
+cdef class ShardQueue(Queue):
+    """A queue of this worker; its pump goes on in a later turn when one call did not finish."""
+
+    def __init__(self, WorkerState state, uint32_t id, str name, str vhost, **properties):
+        super().__init__(id, name, vhost, **properties)
+        self.state = state
+
+    cdef int pump_later(self) except -1:
+        return self.state.pump_later(self)
+
+
+cdef class WorkerState:
+    """`index`: of this worker; `worker_count`: how many the node has."""
+
+    def __init__(self, Poller poller, Directory directory, int index, int worker_count, uint64_t message_size_max):
+        self.poller = poller
+        self.directory = directory
+        self.index = index
+        self.message_size_max = message_size_max
+        self.router = Neighbour(self, "router", 0)
+        self.workers = [Neighbour(self, "worker", other) if other != index else None for other in range(worker_count)]
+        self.queues = {}
+        self.channels = {}
+        self.subscriptions = {}
+        self.attached = {}
+        self.unfinished = []
+        self.throttled = {}
+
+    def __dealloc__(self):
+        integer_map_free(&self.queue_map)
+        integer_map_free(&self.channel_map)
+        integer_map_free(&self.subscription_map)
+        integer_map_free(&self.attached_map)
+
+    # --- numbers
+
+    cdef uint32_t new_ref(self) noexcept:
+        """A number for a channel, subscription or remote consumer. It comes again only after four billion others."""
+        self.last_ref += 1
+        if self.last_ref == 0:
+            self.last_ref = 1
+        return self.last_ref
+
+    cdef void* find_queue(self, uint32_t id) noexcept:
+        cdef uint64_t* found = integer_map_find(&self.queue_map, id)
+        return <void*>found[0] if found != NULL else NULL
+
+    cdef void* find_channel(self, uint32_t ref) noexcept:
+        cdef uint64_t* found = integer_map_find(&self.channel_map, ref)
+        return <void*>found[0] if found != NULL else NULL
+
+    cdef void* find_subscription(self, uint32_t ref) noexcept:
+        cdef uint64_t* found = integer_map_find(&self.subscription_map, ref)
+        return <void*>found[0] if found != NULL else NULL
+
+    cdef void* find_attached(self, uint32_t handle) noexcept:
+        cdef uint64_t* found = integer_map_find(&self.attached_map, handle)
+        return <void*>found[0] if found != NULL else NULL
+
+    def add_queue(self, ShardQueue queue):
+        integer_map_set(&self.queue_map, queue.id, <uint64_t><void*>queue)
+        self.queues[queue.id] = queue
+
+    def remove_queue(self, uint32_t id):
+        """Forget the queue and return it (None if it is not ours)."""
+        integer_map_remove(&self.queue_map, id)
+        return self.queues.pop(id, None)
+
+    def add_channel(self, Channel channel):
+        integer_map_set(&self.channel_map, channel.ref, <uint64_t><void*>channel)
+        self.channels[channel.ref] = channel
+        self.channels_opened += 1
+
+    def remove_channel(self, Channel channel):
+        if self.channels.pop(channel.ref, None) is not None:
+            integer_map_remove(&self.channel_map, channel.ref)
+            self.channels_closed += 1
+
+    def add_subscription(self, Subscription subscription):
+        integer_map_set(&self.subscription_map, subscription.ref, <uint64_t><void*>subscription)
+        self.subscriptions[subscription.ref] = subscription
+
+    def remove_subscription(self, uint32_t ref):
+        if self.subscriptions.pop(ref, None) is not None:
+            integer_map_remove(&self.subscription_map, ref)
+
+    def attach(self, RemoteConsumer consumer):
+        integer_map_set(&self.attached_map, consumer.handle, <uint64_t><void*>consumer)
+        self.attached[consumer.handle] = consumer
+
+    def next_handle(self):
+        """A handle for a new remote consumer."""
+        return self.new_ref()
+
+    def detach(self, uint32_t handle):
+        """Forget the remote consumer and return it, or None."""
+        integer_map_remove(&self.attached_map, handle)
+        return self.attached.pop(handle, None)
+
+    # --- queues that have more to deliver than one turn's share
+
+    cdef int pump_later(self, ShardQueue queue) except -1:
+        self.unfinished.append(queue)
+        if not self.pump_called:
+            self.pump_called = True
+            self.poller.loop.call_soon(self._pump)
+        return 0
+
+    def _pump(self):
+        cdef ShardQueue queue
+        self.pump_called = False
+        todo, self.unfinished = self.unfinished, []
+        for queue in todo:
+            queue.pump()
+
+    # --- answers to publishes
+
+    cdef int verdict(self, uint32_t channel_ref, uint64_t first, uint32_t count, uint64_t workers) except -1:
+        cdef void* found = self.find_channel(channel_ref)
+        cdef uint64_t publish_no
+        if found != NULL:
+            for publish_no in range(first, first + count):
+                (<Channel>found).verdict(publish_no, workers)
+        return 0
+
+    cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, bint refused) except -1:
+        cdef void* found = self.find_channel(channel_ref)
+        cdef uint64_t publish_no
+        if found != NULL:
+            for publish_no in range(first, first + count):
+                (<Channel>found).answer(publish_no, <uint64_t>1 << worker, refused)
+        return 0
+
+    def worker_lost(self, int worker, bint routed):
+        """A worker has died. routed: the router says so, after its last verdict that named the old process; else our own link broke."""
+        cdef Channel channel
+        for channel in list(self.channels.values()):
+            if channel.confirms is not None:
+                channel.confirms.lose_workers(<uint64_t>1 << worker, routed)
+                self.poller.want_ending(channel)
+
+    def router_lost(self):
+        """The router has died, and with it every publish that it had and had not passed on."""
+        cdef Channel channel
+        for channel in list(self.channels.values()):
+            if channel.confirms is not None:
+                channel.confirms.lose_router()
+                self.poller.want_ending(channel)
+        for worker in list(self.throttled):
+            self.relieve(worker)
+
+    # --- back-pressure
+
+    cdef int throttle(self, uint32_t channel_ref, int worker) except -1:
+        cdef void* found = self.find_channel(channel_ref)
+        if found != NULL:
+            (<Channel>found).connection.throttle(worker)
+            self.throttled.setdefault(worker, set()).add((<Channel>found).connection)
+        return 0
+
+    def relieve(self, int worker):
+        for connection in self.throttled.pop(worker, ()):
+            connection.relieve(worker)
+
+    def set_blocked(self, bint blocked, connections):
+        """An alarm came or went: connections that publish stop being read, or go on."""
+        cdef Connection connection
+        self.blocked = blocked
+        for connection in connections:
+            connection.alarm_changed()
+
+
+    def totals(self):
+        """Counters over the worker's life, under the HTTP API's names."""
+        return {
+            "message_stats": {
+                "publish": self.published,
+                "confirm": self.confirmed,
+                "return_unroutable": self.returned,
+                "drop_unroutable": self.dropped,
+                "deliver": self.delivered,
+                "deliver_no_ack": self.delivered_no_ack,
+                "get": self.got,
+                "get_no_ack": self.got_no_ack,
+                "deliver_get": self.delivered + self.delivered_no_ack + self.got + self.got_no_ack,
+                "redeliver": self.redelivered,
+                "ack": self.acked,
+                "get_empty": self.get_empty,
+            },
+            "connections_opened": self.connections_opened,
+            "connections_closed": self.connections_closed,
+            "channels_opened": self.channels_opened,
+            "channels_closed": self.channels_closed,
+        }

@@ -1,0 +1,457 @@
+"""The worker process: its links, its shard of queues, its client connections, and the requests of its neighbours.
+
+It wires the parts of this package together and answers the router, the other workers and management; what AMQP methods do is in
+`leveret.worker.methods`, how messages flow in the Cython modules. It owns no topology: every change of it comes from the router.
+
+Requests from another worker, about a queue of ours (all but `get` name it by `queue_id`, or a consumer by `handle`):
+
+    queue_status    queue_id                                                    [messages ready, consumers]
+    purge           queue_id                                                    number of messages
+    delete_queue    queue_id, if_unused, if_empty                               number of messages
+    attach          queue_id, ref, tag, no_ack, exclusive, prefetch, arguments, about       handle
+    cancel          handle                                                      {}
+    get             queue_id, ref, no_ack                                       None, or [handle, delivery number, redelivered, messages, wire]
+
+Notices: `detach` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`, how many connections a worker has.
+From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: request `statistics`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import time
+from collections.abc import Awaitable, Coroutine, Iterable
+from typing import TYPE_CHECKING, Any
+
+from leveret.codec.errors import AmqpError, ConnectionForced, NotFound
+from leveret.codec.methods import BasicCancel
+from leveret.link.dial import Dialler, LinkServer
+from leveret.link.link import Link, LinkClosed, RequestFailed
+from leveret.worker import owner
+from leveret.worker.acceptor import Acceptor
+from leveret.worker.connection import Connection
+from leveret.worker.directory import Directory, QueueEntry
+from leveret.worker.heartbeats import Heartbeats
+from leveret.worker.methods import Methods
+from leveret.worker.neighbour import Neighbour, WorkerLink
+from leveret.worker.session import Session, server_properties
+from leveret.worker.state import ShardQueue, WorkerState
+from leveret.worker.subscription import RemoteConsumer, Subscription
+
+if TYPE_CHECKING:
+    import socket
+
+    from leveret.auth.permissions import Kind, Right
+    from leveret.supervisor.child import Child
+
+log = logging.getLogger(__name__)
+
+NEIGHBOUR_TIMEOUT_S = 5.0  # for a worker or the router to come back, and to answer
+SHUTDOWN_TIMEOUT_S = 3.0  # for clients to answer the last connection.close
+ALARM_REASONS = {
+    (True, False): "low on memory",
+    (False, True): "low on disk",
+    (True, True): "low on memory & disk",
+}
+
+
+class Worker:
+    """Made once, by `main`."""
+
+    def __init__(self, child: Child, worker_count: int) -> None:
+        self.child = child
+        self.settings = child.settings
+        self.index = child.index
+        self.directory = Directory()
+        self.state = WorkerState(child.poller, self.directory, child.index, worker_count, child.settings.message_size_max_bytes)
+        self.methods = Methods(self)
+        self.heartbeats = Heartbeats(child.loop)
+        self.server_properties = server_properties(child.settings)
+        self.connections: set[Connection] = set()
+        self.alarm_reason = ""
+        self.loaded: asyncio.Future[None] = child.loop.create_future()
+        self._snapshot: list[dict[str, Any]] = []
+        self._connection_no = 0
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._links_opened = asyncio.Condition()
+        sockets = child.runtime_dir
+        self._server = LinkServer(child.poller, sockets / f"worker-{self.index}.sock", child.hello, self, WorkerLink)
+        self._diallers = [Dialler(child.poller, sockets / "router.sock", child.hello, self, WorkerLink)]
+        # Of two workers the one with the higher index dials, so that a pair has one link.
+        self._diallers += [
+            Dialler(child.poller, sockets / f"worker-{other}.sock", child.hello, self, WorkerLink) for other in range(self.index)
+        ]
+        self.acceptor = Acceptor(self, worker_count)
+        child.on_alarms = self.set_alarms
+        self.set_alarms(child.alarms)
+
+    def close(self) -> None:
+        """Let go of sockets and links; the process is ending."""
+        self.acceptor.close()
+        for dialler in self._diallers:
+            dialler.close()
+        self._server.close()
+
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+        """Do it beside everything else; a failure is logged."""
+        task = self.child.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._spawned_done)
+
+    def _spawned_done(self, task: asyncio.Task[Any]) -> None:
+        self._tasks.discard(task)
+        if not task.cancelled() and task.exception() is not None:
+            log.error("a task failed: %s", task.get_coro(), exc_info=task.exception())
+
+    # --- links
+
+    def on_link_open(self, link: Link) -> None:
+        neighbour = self._neighbour(link)
+        if neighbour is None:
+            return
+        neighbour.link_opened(link)
+        log.info("linked to %s", neighbour)
+        if neighbour.kind == "worker":
+            link.notify("load", {"connections": len(self.connections)})
+            self.spawn(self._reattach(neighbour))
+        self.spawn(self._announce_link())
+
+    def on_link_closed(self, link: Link) -> None:
+        neighbour = self._neighbour(link)
+        if neighbour is None or neighbour.link is not link:
+            return
+        neighbour.link_closed()
+        log.warning("lost the link to %s", neighbour)
+        if neighbour.kind == "router":
+            self.state.router_lost()
+            return
+        self.state.worker_lost(neighbour.index, False)
+        for consumer in [consumer for consumer in self.state.attached.values() if consumer.client is neighbour]:
+            self._detach(consumer.handle)
+
+    def _neighbour(self, link: Link) -> Neighbour | None:
+        """Who is at the other end; None for management."""
+        if link.peer.kind == "router":
+            return self.state.router
+        if link.peer.kind == "worker" and link.peer.index < len(self.state.workers):
+            return self.state.workers[link.peer.index]
+        return None
+
+    async def _announce_link(self) -> None:
+        async with self._links_opened:
+            self._links_opened.notify_all()
+
+    async def link_to(self, neighbour: Neighbour) -> Link:
+        """The open link to it, waiting for one if need be. Raises `TimeoutError` after 5 s."""
+        if neighbour.link is None:
+            async with asyncio.timeout(NEIGHBOUR_TIMEOUT_S), self._links_opened:
+                await self._links_opened.wait_for(lambda: neighbour.link is not None)
+        return neighbour.link
+
+    async def ask_router(self, verb: str, body: dict[str, Any]) -> Any:
+        """A request to the router. If the router dies over it, it is made again to its successor: every command can be applied twice."""
+        while True:
+            link = await self.link_to(self.state.router)
+            try:
+                return await link.request(verb, body)
+            except LinkClosed:
+                continue
+
+    async def ask_owner(self, entry: QueueEntry, verb: str, body: dict[str, Any]) -> Any:
+        """A request to the worker that has the queue. Raises `NotFound` if that worker is down, as RabbitMQ does for a queue's node."""
+        try:
+            link = await self.link_to(self.state.workers[entry.worker])
+            return await link.request(verb, body, timeout_s=NEIGHBOUR_TIMEOUT_S)
+        except (LinkClosed, TimeoutError, RequestFailed) as error:
+            log.warning("worker %d did not answer '%s' about %s: %s", entry.worker, verb, entry, error)
+            raise NotFound(
+                f"home node 'worker-{entry.worker}' of {'durable ' if entry.durable else ''}{entry} is down or inaccessible"
+            ) from error
+
+    async def barrier(self, worker: int) -> None:
+        """Return when everything that this worker has sent through the router has reached that worker's queues."""
+        await self.ask_router("barrier", {"worker": worker})
+
+    # --- what others ask and tell
+
+    def on_request(self, link: Link, verb: str, body: Any) -> Any:
+        handler = getattr(self, "_asked_" + verb, None)
+        if handler is None:
+            raise ValueError(f"unknown request {verb!r}")
+        return handler(link, body)
+
+    def on_notice(self, link: Link, verb: str, body: Any) -> None:
+        handler = getattr(self, "_told_" + verb, None)
+        if handler is None:
+            raise ValueError(f"unknown notice {verb!r}")
+        handler(link, body)
+
+    def _told_snapshot(self, link: Link, body: Any) -> None:
+        """The router's whole topology, in one or several parts. After a router's restart it is compared with what we have."""
+        self._snapshot += body["changes"]
+        if not body["last"]:
+            return
+        changes, self._snapshot = self._snapshot, []
+        for change in self.directory.begin_snapshot(changes):
+            self._apply(change)
+        for change in changes:
+            if not self.directory.has(change):
+                self._apply(change)
+        link.notify("applied", {"version": body["version"]})
+        if not self.loaded.done():
+            self.loaded.set_result(None)
+
+    def _told_changes(self, link: Link, body: Any) -> None:
+        for change in body["changes"]:
+            self._apply(change)
+        link.notify("applied", {"version": body["version"]})
+
+    def _apply(self, change: dict[str, Any]) -> None:
+        entry = self.directory.apply(change)
+        if isinstance(entry, QueueEntry) and entry.worker == self.index:
+            if change["change"] == "queue_added":
+                entry.local = ShardQueue(
+                    self.state,
+                    entry.id,
+                    entry.name,
+                    entry.vhost,
+                    durable=entry.durable,
+                    auto_delete=entry.auto_delete,
+                    exclusive=entry.exclusive,
+                )
+                self.state.add_queue(entry.local)
+            else:
+                self._remove_queue(entry)
+
+    def _remove_queue(self, entry: QueueEntry) -> None:
+        """The queue is deleted: its messages go, its consumers are told."""
+        queue = self.state.remove_queue(entry.id)
+        entry.local = None
+        for consumer in queue.clear():
+            if isinstance(consumer, RemoteConsumer):
+                self.state.detach(consumer.handle)
+                if consumer.client.link is not None:
+                    consumer.client.link.notify("consumer_cancelled", {"ref": consumer.ref})
+            else:
+                self._cancelled_by_server(consumer.subscription)
+
+    def _cancelled_by_server(self, subscription: Subscription) -> None:
+        """Tell the client that its consumer is no more (RabbitMQ's consumer_cancel_notify), if it understands that."""
+        channel = subscription.channel
+        if subscription.getter or channel.consumers.get(subscription.tag) is not subscription:
+            return
+        channel.remove_consumer(subscription)
+        if channel.connection.cancel_notify:
+            channel.send(BasicCancel(consumer_tag=subscription.tag.decode(), nowait=True))
+
+    def _told_worker_down(self, link: Link, body: Any) -> None:
+        self.state.worker_lost(body["index"], True)
+
+    def _asked_barrier(self, link: Link, body: Any) -> Any:
+        return {}
+
+    def _asked_statistics(self, link: Link, body: Any) -> Any:
+        return self.statistics()
+
+    def _told_load(self, link: Link, body: Any) -> None:
+        self.acceptor.loads[link.peer.index] = body["connections"]
+
+    def _asked_queue_status(self, link: Link, body: Any) -> Any:
+        return owner.status(self._queue(body["queue_id"]))
+
+    def _asked_purge(self, link: Link, body: Any) -> Any:
+        return self._queue(body["queue_id"]).purge()
+
+    def _asked_delete_queue(self, link: Link, body: Any) -> Awaitable[int]:
+        return owner.delete(self, self._queue(body["queue_id"]), if_unused=body["if_unused"], if_empty=body["if_empty"])
+
+    def _asked_attach(self, link: Link, body: Any) -> Any:
+        neighbour = self.state.workers[link.peer.index]
+        return owner.attach(self, self._queue(body["queue_id"]), neighbour, body).handle
+
+    def _asked_cancel(self, link: Link, body: Any) -> Any:
+        consumer = self.state.attached.get(body["handle"])
+        if consumer is not None and consumer.queue is not None:
+            queue = consumer.queue
+            queue.cancel_consumer(consumer)
+            self.delete_if_abandoned(queue)
+        return {}
+
+    def _asked_get(self, link: Link, body: Any) -> Any:
+        return owner.get(self, self._queue(body["queue_id"]), self.state.workers[link.peer.index], body)
+
+    def _told_detach(self, link: Link, body: Any) -> None:
+        self._detach(body["handle"])
+
+    def _told_set_prefetch(self, link: Link, body: Any) -> None:
+        consumer = self.state.attached.get(body["handle"])
+        if consumer is not None:
+            consumer.set_prefetch(body["prefetch"])
+
+    def _told_consumer_cancelled(self, link: Link, body: Any) -> None:
+        subscription = self.state.subscriptions.get(body["ref"])
+        if subscription is not None:
+            subscription.handle = 0
+            self._cancelled_by_server(subscription)
+
+    def _queue(self, queue_id: int) -> ShardQueue:
+        queue = self.state.queues.get(queue_id)
+        if queue is None:
+            entry = self.directory.queues.get(queue_id)
+            raise NotFound(f"no {entry}" if entry is not None else f"no queue with id {queue_id}")
+        return queue
+
+    def _detach(self, handle: int) -> None:
+        """The client's channel is gone: what it had unacked goes back."""
+        consumer = self.state.detach(handle)
+        if consumer is not None and consumer.queue is not None:
+            queue = consumer.queue
+            queue.remove_consumer(consumer)
+            if not consumer.getter:
+                self.delete_if_abandoned(queue)
+
+    # --- consumers that come and go
+
+    def consumers_gone(self, subscriptions: Iterable[Subscription]) -> None:
+        """These have let their queues go: an auto-delete queue without consumers goes too."""
+        for subscription in subscriptions:
+            queue = self.state.queues.get(subscription.queue_id)
+            if queue is not None:
+                self.delete_if_abandoned(queue)
+
+    def delete_if_abandoned(self, queue: ShardQueue) -> None:
+        """Delete the queue if it is auto-delete and its last consumer has left."""
+        if queue.auto_delete and queue.consumer_count == 0 and queue.id in self.state.queues:
+            self.spawn(self.ask_router("delete_queue", {"vhost": queue.vhost, "name": queue.name, "queue_id": queue.id}))
+
+    async def _reattach(self, neighbour: Neighbour) -> None:
+        """A worker has come back: our clients' consumers on its queues are attached anew. What they had unacked is lost with it."""
+        lost = [subscription for subscription in self.state.subscriptions.values() if subscription.owner is neighbour]
+        for subscription in lost:
+            channel = subscription.channel
+            consuming = channel.consumers.get(subscription.tag) is subscription
+            subscription.lose_owner()
+            if not consuming:
+                channel.drop_getter(subscription)
+                continue
+            entry = self.directory.queues.get(subscription.queue_id)
+            if entry is None:
+                self._cancelled_by_server(subscription)
+                continue
+            try:
+                await self.methods.basic.attach_anew(channel, subscription, entry)
+            except (AmqpError, LinkClosed) as error:
+                log.warning("could not attach a consumer of %s again: %s", entry, error)
+                self._cancelled_by_server(subscription)
+
+    # --- connections
+
+    def accept(self, sock: socket.socket) -> None:
+        """Begin a client's connection on an accepted socket."""
+        try:
+            session = Session(sock)
+        except OSError:  # it has gone already
+            sock.close()
+            return
+        self._connection_no += 1
+        connection = Connection(
+            self.child.poller, sock, self, session, session.name, f"{self.child.run_id}/{self.index}.{self.child.hello.pid}.{self._connection_no}"
+        )
+        self.connections.add(connection)
+        self.state.connections_opened += 1
+        session.start_timer(connection, self.settings.handshake_timeout_s)
+        self.acceptor.load_changed()
+
+    def connection_closed(self, connection: Connection, reason: str) -> None:
+        """Its socket is closed and its channels are released."""
+        self.connections.discard(connection)
+        self.state.connections_closed += 1
+        self.heartbeats.remove(connection)
+        connection.session.ended(connection, reason)
+        self.acceptor.load_changed()
+        if connection.has_exclusive:
+            connection.has_exclusive = False
+            self.spawn(self.ask_router("connection_gone", {"owner": connection.owner}))
+
+    def check_permission(self, connection: Connection, right: Right, kind: Kind, name: str) -> None:
+        """Raise `AccessRefused` unless the connection's user may configure, write or read that resource of its vhost."""
+        self.directory.permissions.check(connection.user, connection.vhost.name, right, kind, name)
+
+    def set_alarms(self, alarms: dict[str, bool]) -> None:
+        """An alarm came or went: publishers stop being read, or go on."""
+        self.alarm_reason = ALARM_REASONS.get((alarms["memory"], alarms["disk"]), "")
+        self.state.set_blocked(bool(self.alarm_reason), self.connections)
+
+    async def shut_down(self, reason: str) -> None:
+        """Accept no more, tell every client, and wait a little for their answers."""
+        self.acceptor.close()
+        for connection in list(self.connections):
+            if connection.open:
+                connection.close_with(ConnectionForced(f"broker forced connection closure with reason '{reason}'"))
+            else:
+                connection.close("the broker is stopping")
+        deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
+        while self.connections and time.monotonic() < deadline:
+            await asyncio.sleep(0.01)
+        for connection in list(self.connections):
+            connection.close("the broker is stopping")
+
+    # --- numbers
+
+    def statistics(self) -> dict[str, Any]:
+        """Everything management shows of this worker."""
+        channels = list(self.state.channels.values())
+        return {
+            "index": self.index,
+            "pid": self.child.hello.pid,
+            "connections": [connection.statistics() for connection in self.connections if connection.header_seen],
+            "channels": [channel.statistics() for channel in channels],
+            "consumers": [about_consumer(queue, consumer) for queue in self.state.queues.values() for consumer in queue.consumers],
+            "queues": [
+                {"id": queue.id, "name": queue.name, "vhost": queue.vhost} | queue.statistics() for queue in self.state.queues.values()
+            ],
+            "totals": self.state.totals(),
+            "links": [self.state.router.statistics()] + [other.statistics() for other in self.state.workers if other is not None],
+        }
+
+
+def about_consumer(queue: ShardQueue, consumer: Any) -> dict[str, Any]:
+    """A consumer under the HTTP API's names."""
+    about = consumer.about if isinstance(consumer, RemoteConsumer) else about_channel(consumer.subscription)
+    return {
+        "queue": {"name": queue.name, "vhost": queue.vhost},
+        "consumer_tag": consumer.tag.decode("utf-8", "replace"),
+        "ack_required": not consumer.no_ack,
+        "exclusive": consumer.exclusive,
+        "active": True,
+        "activity_status": "up",
+        "prefetch_count": consumer.prefetch,
+        "arguments": consumer.arguments,
+        "channel_details": about,
+    }
+
+
+def about_channel(subscription: Subscription) -> dict[str, Any]:
+    """What is shown of a consumer's channel."""
+    channel = subscription.channel
+    connection = channel.connection
+    return {
+        "name": f"{connection.name} ({channel.id})",
+        "number": channel.id,
+        "connection_name": connection.name,
+        "peer_host": connection.session.peer_host,
+        "peer_port": connection.session.peer_port,
+        "user": connection.user,
+    }
+
+
+async def main(child: Child) -> None:
+    """Serve until the supervisor asks for the end."""
+    worker = Worker(child, worker_count=child.settings.workers)
+    await worker.loaded
+    worker.acceptor.start(child.listeners["amqp"])
+    child.ready()
+    reason = await child.shutdown_requested
+    await worker.shut_down(reason)
+    worker.close()
