@@ -95,6 +95,7 @@ class Node(Broker):
         self.worker_count = workers
         self.config = config or {}
         self.process: subprocess.Popen[bytes] | None = None
+        self.start_took_s = 0.0  # from the exec to READY=1
         self.log_path = data_dir.with_name(data_dir.name + ".log")
 
     def start(self) -> Node:
@@ -108,6 +109,7 @@ class Node(Broker):
         command += ["--data-dir", str(self.data_dir), "--workers", str(self.worker_count)]
         command += ["--port", str(self.port), "--http-port", str(self.http_port)]
         environment = {name: value for name, value in os.environ.items() if not name.startswith("LEVERET_")}
+        began = time.monotonic()
         with ReadySocket() as ready, self.log_path.open("ab") as log:
             self.process = subprocess.Popen(
                 command,
@@ -122,6 +124,7 @@ class Node(Broker):
                 self.kill()
                 why = f"ended with status {status}" if status is not None else f"not ready within {START_WITHIN_S} s"
                 raise AssertionError(f"{why}:\n{self.log_tail()}")
+        self.start_took_s = time.monotonic() - began
         self._read_ports()
         return self
 
