@@ -7,7 +7,6 @@ are the rows of `leveret.config.OPTIONS`.
 
 from __future__ import annotations
 
-import importlib
 import inspect
 import os
 import sys
@@ -115,8 +114,9 @@ def version() -> str:
     help="Load a broker and measure it; `leveret perf --help` tells how.",
 )
 def perf(context: typer.Context) -> None:
-    load_tool = importlib.import_module("leveret.perf.main")
-    result = load_tool.app(args=list(context.args), prog_name="leveret perf", standalone_mode=False)
+    from leveret.perf.main import app as load_tool
+
+    result = load_tool(args=list(context.args), prog_name="leveret perf", standalone_mode=False)
     raise typer.Exit(result if isinstance(result, int) else OK)
 
 

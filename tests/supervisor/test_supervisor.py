@@ -140,6 +140,7 @@ def test_supervisor_killed_leaves_no_child_and_the_data_folder_is_free_again(mak
     node = make_node()
     children = node.children()
     pidfds = [os.pidfd_open(pid) for pid in children.values()]
+    os.kill(children["worker-1"], signal.SIGSTOP)  # it cannot notice anything by itself: the kernel has to end it
     node.signal(signal.SIGKILL)
     try:
         assert has_ended(pidfds)
@@ -248,6 +249,14 @@ def test_memory_alarm_reaches_the_children_and_one_that_starts_later(make_node: 
     heard = {node.line(r'(\S+) heard of alarms: {"memory": true, "disk": false}')[1] for _ in range(4)}
     assert heard == {"router", "worker-0", "worker-1", "management"}
     node.ready()
+    assert node.stop() == OK
+
+
+def test_memory_that_consumers_freed_goes_back_to_the_system_and_clears_the_alarm(make_node: MakeNode) -> None:
+    """The C library keeps freed memory; unless it is told to let go, a node that was drained would hold its publishers back for ever."""
+    node = make_node(behaviour={"worker-0": "hoard"}, memory_watermark="256 MiB")
+    node.line("memory alarm set")
+    node.line("memory alarm cleared")
     assert node.stop() == OK
 
 
