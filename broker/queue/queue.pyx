@@ -122,7 +122,7 @@ cdef class Queue:
         self.published += 1
         self.ready_count += 1
         self.ready_bytes += message.body_size
-        if self.rotation.count and not self.unfinished:
+        if self.rotation.count and not self.unfinished:     # as when memory was out amid an earlier pump
             self.pump()
         return 0
 

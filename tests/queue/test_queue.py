@@ -201,6 +201,46 @@ def test_a_getter_is_no_consumer_but_holds_its_messages() -> None:
     assert queue.ready() == [(1, b"1", True), (2, b"2", False)]
 
 
+def test_what_a_getter_gives_back_goes_to_those_who_wait() -> None:
+    queue = RecordingQueue()
+    getter = RecordingConsumer(b"")
+    queue.add_getter(getter)
+    publish(queue, 2)
+    queue.get(getter)
+    queue.get(getter)
+    waiting = consuming(queue)
+    assert queue.settle_range(getter, 1, 1, REQUEUE) == 1
+    assert waiting.deliveries == [(1, b"1", True)]
+    assert queue.remove_consumer(getter) == 1
+    assert waiting.deliveries == [(1, b"1", True), (2, b"2", True)]
+
+
+def test_one_who_stands_aside_does_not_cost_another_its_turn() -> None:
+    queue = RecordingQueue()
+    consumers = [consuming(queue) for _ in range(4)]
+    publish(queue, 1)
+    consumers[3].deactivate()
+    publish(queue, 1)
+    assert [len(consumer.deliveries) for consumer in consumers] == [1, 1, 0, 0]
+    consumers[2].deactivate()
+    publish(queue, 2)
+    assert [len(consumer.deliveries) for consumer in consumers] == [2, 2, 0, 0]
+
+
+def test_deliveries_never_nest() -> None:
+    """What comes back within a delivery waits until that has ended: no frame is written amid another."""
+    queue = RecordingQueue()
+    dying, heir = consuming(queue), consuming(queue)
+
+    def die(consumer: RecordingConsumer) -> None:
+        queue.remove_consumer(consumer)
+        assert heir.deliveries == []
+
+    dying.on_delivery = die
+    publish(queue, 1)
+    assert heir.deliveries == [(1, b"1", True)]
+
+
 def test_one_pump_delivers_a_bounded_slice() -> None:
     queue = RecordingQueue()
     publish(queue, 2500)
