@@ -127,6 +127,7 @@ class Dialler:
         self._make_link = make_link
         self._lost = asyncio.Event()
         self._task = asyncio.get_running_loop().create_task(self._keep())
+        self._task.add_done_callback(self._stopped)
 
     async def _keep(self) -> None:
         wait_s = REDIAL_FIRST_S
@@ -140,6 +141,10 @@ class Dialler:
             wait_s = REDIAL_FIRST_S
             await self._lost.wait()
             self._lost.clear()
+
+    def _stopped(self, task: asyncio.Task[None]) -> None:
+        if not task.cancelled() and task.exception() is not None:
+            log.error("dialling %s has ended by a bug", self._path, exc_info=task.exception())
 
     def close(self) -> None:
         """Stop dialling and close the link."""

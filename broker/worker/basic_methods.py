@@ -57,7 +57,7 @@ class BasicMethods:
         """global=false: the limit of each consumer that comes from now on; global=true: one that all of the channel share."""
         if method.prefetch_size:
             raise NotImplementedByBroker(f"prefetch_size!=0 ({method.prefetch_size})", method)
-        if method.global_:
+        if method.global_qos:
             channel.set_global_prefetch(method.prefetch_count)
         else:
             channel.set_prefetch(method.prefetch_count)

@@ -184,8 +184,8 @@ cdef class Neighbour(Ending):
 cdef class WorkerLink(Link):
     """A link of a worker: to the router, to another worker, or from management (which sends no hot packets)."""
 
-    def __init__(self, poller, sock, hello, receiver):
-        self.state = receiver.state
+    def __init__(self, WorkerState state, poller, sock, hello, receiver):
+        self.state = state
         super().__init__(poller, sock, hello, receiver)
 
     cdef int on_drained(self) except -1:

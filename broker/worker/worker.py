@@ -19,6 +19,7 @@ From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From m
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 import time
 from collections.abc import Awaitable, Coroutine, Iterable
@@ -76,12 +77,11 @@ class Worker:
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links_opened = asyncio.Condition()
         sockets = child.runtime_dir
-        self._server = LinkServer(child.poller, sockets / f"worker-{self.index}.sock", child.hello, self, WorkerLink)
-        self._diallers = [Dialler(child.poller, sockets / "router.sock", child.hello, self, WorkerLink)]
+        make_link = functools.partial(WorkerLink, self.state)
+        self._server = LinkServer(child.poller, sockets / f"worker-{self.index}.sock", child.hello, self, make_link)
         # Of two workers the one with the higher index dials, so that a pair has one link.
-        self._diallers += [
-            Dialler(child.poller, sockets / f"worker-{other}.sock", child.hello, self, WorkerLink) for other in range(self.index)
-        ]
+        paths = [sockets / "router.sock", *(sockets / f"worker-{other}.sock" for other in range(self.index))]
+        self._diallers = [Dialler(child.poller, path, child.hello, self, make_link) for path in paths]
         self.acceptor = Acceptor(self, worker_count)
         child.on_alarms = self.set_alarms
         self.set_alarms(child.alarms)
@@ -306,9 +306,9 @@ class Worker:
         """The client's channel is gone: what it had unacked goes back."""
         consumer = self.state.detach(handle)
         if consumer is not None and consumer.queue is not None:
-            queue = consumer.queue
+            queue, consuming = consumer.queue, consumer.consuming
             queue.remove_consumer(consumer)
-            if not consumer.getter:
+            if consuming:
                 self.delete_if_abandoned(queue)
 
     # --- consumers that come and go
