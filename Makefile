@@ -44,7 +44,7 @@ lint: build $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --package leveret
-	$(BIN)/python -m cython_lint.cython_lint $(FOLDERS) tests bench
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m cython_lint.cython_lint $(FOLDERS) tests bench tests bench
 
 format: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check --fix .

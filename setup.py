@@ -20,6 +20,7 @@ from setuptools import Extension, setup
 ROOT = Path(__file__).parent.resolve()
 PACKAGE_DIRS = {"leveret": "broker", "leveret.codec": "codec", "leveret.storage": "storage"}
 CHECKOUT_DIRS = ("tests", "bench")  # Cython that drives the C interfaces from a test or a bench, imported as `tests.queue.recording`
+QUIET = ("-Wno-unused-variable", "-Wno-unused-function", "-Wno-sign-compare")  # Cython's C has many of them, and none of ours to mend
 DEBUG = os.environ.get("LEVERET_DEBUG") == "1"
 
 
@@ -60,7 +61,7 @@ def extensions(found: dict[str, Path]) -> list[Extension]:
         Extension(
             name,
             [str(source.relative_to(ROOT))],
-            extra_compile_args=["-O1", "-g"] if DEBUG else ["-O3", "-g0"],
+            extra_compile_args=[*QUIET, *(["-O1", "-g"] if DEBUG else ["-O3", "-g0"])],
             define_macros=[] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
         )
         for name, source in sources.items()
