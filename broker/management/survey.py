@@ -83,6 +83,16 @@ class Survey:
         return found
 
     @cached_property
+    def connections(self) -> Mapping[str, Answer]:
+        """Connections by their name."""
+        return {connection["name"]: connection for _, connection in self.from_workers("connections")}
+
+    @cached_property
+    def owners(self) -> Mapping[str, Answer]:
+        """Connections by the id under which the router knows them as owners of exclusive queues."""
+        return {connection["owner"]: connection for _, connection in self.from_workers("connections") if "owner" in connection}
+
+    @cached_property
     def queue_totals(self) -> dict[str, int]:
         """Messages in all queues: the sum of each gauge."""
         return {name: sum(int(queue.get(name, 0)) for queue in self.queue_statistics.values()) for name in QUEUE_GAUGES}
@@ -126,6 +136,11 @@ def churn_of(answers: Answers) -> dict[int, dict[str, int]]:
         for index, answer in answers.workers.items()
         if answer
     }
+
+
+def about_connection(connection: Answer) -> dict[str, Any]:
+    """What other objects show of a connection."""
+    return {name: connection.get(name) for name in ("name", "peer_host", "peer_port")}
 
 
 def queue_gauges(queue: Answer) -> dict[str, int]:

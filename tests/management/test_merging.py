@@ -27,6 +27,13 @@ def test_a_queue_has_its_numbers_from_the_worker_that_owns_it(node: SimulatedNod
     assert node.get("/api/queues/%2F/mail")["messages"] == 7
 
 
+def test_an_exclusive_queue_names_its_connection(node: SimulatedNode) -> None:
+    node.answers["router", 0, "topology"]["queues"][0] |= {"exclusive": True, "owner": "0-1"}
+    orders = node.get("/api/queues/%2F/orders")
+    assert orders["owner_pid_details"] == {"name": CONNECTION, "peer_host": "127.0.0.1", "peer_port": 50001}
+    assert "owner_pid_details" not in node.get("/api/queues/%2F/mail")
+
+
 def test_lists_cover_all_vhosts_or_one(node: SimulatedNode) -> None:
     assert [queue["name"] for queue in node.get("/api/queues")] == ["mail", "orders", "a/b c"]
     assert [queue["name"] for queue in node.get("/api/queues/%2F")] == ["mail", "orders"]

@@ -10,18 +10,18 @@ from leveret.management.counters import detailed
 from leveret.management.listing import ListingQuery
 from leveret.management.login import CurrentSurvey
 from leveret.management.path_name import PathName
-from leveret.management.survey import Survey, channel_counters, named
+from leveret.management.survey import Survey, about_connection, channel_counters, named
 from starlette.responses import Response
 
 routes = APIRouter(tags=["channels"])
-OF_CONNECTION = {"connection_name": "name", "peer_host": "peer_host", "peer_port": "peer_port"}
 
 
 def channel_object(survey: Survey, worker: int, channel: Answer) -> dict[str, Any]:
     """One channel as the API shows it."""
     counters = channel_counters(channel)
-    shown = {name: value for name, value in channel.items() if name not in OF_CONNECTION}
-    shown["connection_details"] = {theirs: channel.get(ours) for ours, theirs in OF_CONNECTION.items()}
+    name = channel["connection_name"]
+    shown = {field: value for field, value in channel.items() if field != "connection_name"}
+    shown["connection_details"] = about_connection(survey.connections.get(name, {"name": name}))
     shown["message_stats"] = detailed(counters, survey.rates("channel", channel["name"], counters))
     return shown | {"node": survey.node_name, "worker": worker}
 

@@ -21,7 +21,8 @@ def connection_object(survey: Survey, worker: int, connection: Answer) -> dict[s
     """One connection as the API shows it: what its worker told, and the rates of its octets."""
     counters = octets(connection)
     rates = survey.rates("connection", connection["name"], counters)
-    return {**connection, **detailed(counters, rates), "type": "network", "node": survey.node_name, "worker": worker}
+    shown = {field: value for field, value in connection.items() if field != "owner"}
+    return shown | detailed(counters, rates) | {"type": "network", "node": survey.node_name, "worker": worker}
 
 
 def connection_objects(survey: Survey) -> list[dict[str, Any]]:

@@ -15,7 +15,7 @@ from leveret.management.login import CurrentSurvey
 from leveret.management.path_name import PathName
 from leveret.management.problem import not_found
 from leveret.management.resources.bindings import all_bindings
-from leveret.management.survey import Survey, queue_counters, queue_gauges
+from leveret.management.survey import Survey, about_connection, queue_counters, queue_gauges
 from starlette.responses import Response
 
 routes = APIRouter(tags=["queues"])
@@ -40,8 +40,8 @@ def queue_object(survey: Survey, queue: Answer) -> dict[str, Any]:
         "operator_policy": None,
         "effective_policy_definition": {},
     }
-    if queue["exclusive"] and queue.get("owner"):
-        shown["owner_pid_details"] = {"name": queue["owner"]}
+    if (owner := survey.owners.get(queue["owner"])) is not None:
+        shown["owner_pid_details"] = about_connection(owner)
     if statistics is None:
         return shown
     gauges, counters = queue_gauges(statistics), queue_counters(statistics)
