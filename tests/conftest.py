@@ -1,8 +1,8 @@
 """Fixtures of the whole suite: the broker under test and where a test's clients stand.
 
 `broker` is one node for all tests of a pytest process (so `-n 4` has four, each with its own ports and data directory). The variable
-`LEVERET_TEST_PEER`, an `amqp://user:password@host:port` address, puts another broker in its place: the suite is checked against RabbitMQ
-that way, without the tests marked `not_on_peer`. `fresh_node` gives nodes that a test may stop, kill and configure.
+`LEVERET_TEST_PEER` puts another broker in its place: `rabbitmq` starts a private RabbitMQ, `amqp://user:password@host:port` takes one that
+runs. The tests are checked that way, all but those marked `not_on_peer`. `fresh_node` gives nodes that a test may stop, kill and configure.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import pytest
 pytest.register_assert_rewrite("tests.deadline", "tests.inbox", "tests.node", "tests.placement", "tests.refusal", "tests.wire")
 
 from tests.node import Broker, Node  # noqa: E402
-from tests.placement import PEER, SPREAD, TOGETHER, Placement, Sites  # noqa: E402
+from tests.placement import ANYWHERE, SPREAD, TOGETHER, Placement, Sites  # noqa: E402
 
-PEER_URL = os.environ.get("LEVERET_TEST_PEER")
+PEER = os.environ.get("LEVERET_TEST_PEER")  # "rabbitmq", or an address
 WORKERS = 3  # publisher, queue and consumer can each have its own
 
 MakeNode = Callable[..., Node]
@@ -32,7 +32,7 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    if PEER_URL is None:
+    if PEER is None:
         return
     for item in items:
         if mark := item.get_closest_marker("not_on_peer"):
@@ -42,8 +42,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 @pytest.fixture(scope="session")
 def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """The broker under test, shared: leave it as you found it, and count on nothing that another test may change."""
-    if PEER_URL is not None:
-        url = urlsplit(PEER_URL)
+    if PEER == "rabbitmq":
+        from bench.peer import Peer  # the benches' own, needed here for this alone
+
+        with Peer() as peer:
+            yield Broker("127.0.0.1", peer.port)
+        return
+    if PEER is not None:
+        url = urlsplit(PEER)
         yield Broker(
             url.hostname or "127.0.0.1", url.port or 5672, None, unquote(url.username or "guest"), unquote(url.password or "guest")
         )
@@ -56,7 +62,7 @@ def broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
 @pytest.fixture
 def fresh_node(tmp_path: Path) -> Iterator[MakeNode]:
     """A function that makes a started node of the test's own: `fresh_node(workers=2, **config)`. All are ended with the test."""
-    if PEER_URL is not None:
+    if PEER is not None:
         pytest.skip("not on the peer: starts nodes of its own")
     nodes: list[Node] = []
 
@@ -70,7 +76,7 @@ def fresh_node(tmp_path: Path) -> Iterator[MakeNode]:
         node.kill()
 
 
-@pytest.fixture(params=[PEER] if PEER_URL else [TOGETHER, SPREAD], ids=lambda sites: sites.name)
+@pytest.fixture(params=[ANYWHERE] if PEER else [TOGETHER, SPREAD], ids=lambda sites: sites.name)
 def placement(request: pytest.FixtureRequest, broker: Broker) -> Iterator[Placement]:
     """Connections, queues and exchanges of one test, once with publisher, queue and consumer on one worker, once on three."""
     sites: Sites = request.param

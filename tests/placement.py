@@ -32,7 +32,7 @@ class Sites:
     consumer: int | None
 
 
-PEER = Sites("peer", None, None, None)
+ANYWHERE = Sites("anywhere", None, None, None)
 TOGETHER = Sites("together", 1, 1, 1)
 SPREAD = Sites("spread", 0, 1, 2)
 
