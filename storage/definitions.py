@@ -17,8 +17,8 @@ anything is read; add the version to the list above with what is different; keep
 under `tests/storage/` and a test that opens it. Never change what a version means. The version of the records is raised in the same way
 by whoever makes them (`leveret.router.entries`).
 
-What a commit promises: when `commit` returns, the batch is on the disk as a whole (`durable=True`), or outlives the process but not the machine
-(`durable=False`, for the session). When it raises `DiskFull`, nothing of it is there and a later commit may work. When it raises
+What a commit promises: when `commit` returns, the batch is on the disk as a whole (`durable=True`), or outlives the process but not the
+machine (`durable=False`, for the session). When it raises `DiskFull`, nothing of it is there and a later commit may work. When it raises
 `StoreFailed`, the process must end: after a failed fdatasync the next one reports success for pages that never arrived.
 """
 
@@ -49,15 +49,15 @@ class StoreError(Exception):
     """Something about the store, told in a sentence that names its directory."""
 
 
-class ForeignStore(StoreError):  # noqa: N818 (the store is foreign)
+class ForeignStore(StoreError):
     """The directory holds something else, another version, or something broken. Nothing was changed in it."""
 
 
-class DiskFull(StoreError):  # noqa: N818
+class DiskFull(StoreError):
     """There is no room for the batch; nothing of it was written."""
 
 
-class StoreFailed(StoreError):  # noqa: N818
+class StoreFailed(StoreError):
     """A commit failed for another reason: what is on the disk is unknown until the environment is opened anew."""
 
 
@@ -65,8 +65,8 @@ class Definitions:
     """One open environment.
 
     directory: made if it is not there (mode 0700); records_version: 0..2**32 - 1; durable: whether a commit waits for the disk;
-    map_bytes: address space, halved down to MAP_BYTES_LEAST where the system does not give that much. Raises `ForeignStore` if what is there
-    cannot be used, `StoreFailed` if nothing can be made there.
+    map_bytes: address space, halved down to MAP_BYTES_LEAST where the system does not give that much. Raises `ForeignStore` if what is
+    there cannot be used, `StoreFailed` if nothing can be made there.
     """
 
     def __init__(self, directory: Path, records_version: int, *, durable: bool = True, map_bytes: int = MAP_BYTES) -> None:

@@ -10,8 +10,8 @@ from __future__ import annotations
 
 import base64
 import os
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Final
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from typing import Any, Final, Protocol
 
 from leveret.auth.permissions import check_pattern
 from leveret.codec.errors import AccessRefused, AmqpError, InternalError, NotAllowed, NotFound, PreconditionFailed, ResourceLocked
@@ -72,8 +72,8 @@ PREDECLARED: Final = (
 )
 
 
-class RoutingChanges:
-    """Who must forget remembered routes when bindings change, and learn where queues are: the distributor. Here: nobody."""
+class RoutingChanges(Protocol):
+    """Who is told of everything that routes depend on: the distributor (`leveret.router.distributor`)."""
 
     def exchange_added(self, matcher: Exchange) -> None: ...
 
@@ -86,11 +86,33 @@ class RoutingChanges:
     def alternate_changed(self, exchange_id: int, alternate_id: int) -> None:
         """alternate_id: the exchange that takes what this one cannot route; 0: none."""
 
-    def routes_changed(self, exchange_ids: set[int]) -> None:
+    def routes_changed(self, exchange_ids: Iterable[int]) -> None:
         """Routes that begin at one of these exchanges may lead elsewhere now."""
 
 
-class BrokenRecord(Exception):  # noqa: N818 (it is the record that is broken)
+class Unrouted:
+    """A node without a distributor: for the rules alone."""
+
+    def exchange_added(self, matcher: Exchange) -> None:
+        """Nobody routes by it."""
+
+    def exchange_removed(self, exchange_id: int) -> None:
+        """Nobody did."""
+
+    def queue_added(self, queue_id: int, worker: int) -> None:
+        """Nobody looks for it."""
+
+    def queue_removed(self, queue_id: int) -> None:
+        """Nobody did."""
+
+    def alternate_changed(self, exchange_id: int, alternate_id: int) -> None:
+        """Nobody follows it."""
+
+    def routes_changed(self, exchange_ids: Iterable[int]) -> None:
+        """Nobody remembers any."""
+
+
+class BrokenRecord(Exception):
     """The store holds something that does not fit together; the message is a sentence about it."""
 
 
@@ -122,7 +144,7 @@ class Topology:
     def __init__(self, workers: int, routing: RoutingChanges | None = None, place_balanced: bool = False) -> None:
         self.workers = workers
         self.place_balanced = place_balanced
-        self.routing = routing if routing is not None else RoutingChanges()
+        self.routing: RoutingChanges = routing if routing is not None else Unrouted()
         self.next_id = 1
         self.vhosts: dict[str, VhostEntry] = {}
         self.users: dict[str, UserEntry] = {}

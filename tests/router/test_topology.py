@@ -8,12 +8,10 @@ from typing import Any
 
 import pytest
 from hypothesis import given, settings
-from hypothesis import strategies as st
 from leveret.codec.errors import AmqpError, InternalError
 from leveret.codec.tables import Typed, encode_table
 from leveret.router import listing
 from leveret.router.commands import (
-    NO_ARGUMENTS,
     Bind,
     ClearPermissions,
     Command,
@@ -32,11 +30,7 @@ from leveret.router.commands import (
 )
 from leveret.router.topology import ID_MAX, BrokenRecord, Topology
 
-WORKERS = 3
-
-
-def args(**values: Any) -> bytes:
-    return encode_table({name.replace("_", "-"): value for name, value in values.items()})
+from tests.router.random_commands import WORKERS, args, lists_of_commands
 
 
 def new(**options: Any) -> Topology:
@@ -460,36 +454,6 @@ def test_only_what_is_durable_at_both_ends_is_stored_durably(topology: Topology)
     assert list(stored.values()) == [True, False, True, False, True, False, False]
 
 
-NAMES = st.sampled_from(["a", "b", "c"])
-VHOSTS = st.sampled_from(["/", "two"])
-OWNERS = st.sampled_from(["c1", "c2"])
-TABLES = st.sampled_from([NO_ARGUMENTS, args(k=1), args(k="v")])
-COMMANDS = st.one_of(
-    st.builds(
-        DeclareExchange,
-        VHOSTS,
-        NAMES,
-        st.sampled_from(["direct", "topic", "fanout", "headers"]),
-        st.booleans(),
-        st.booleans(),
-        arguments=st.sampled_from([NO_ARGUMENTS, args(alternate_exchange="a"), args(alternate_exchange="b")]),
-    ),
-    st.builds(DeleteExchange, VHOSTS, NAMES, st.booleans()),
-    st.builds(DeclareQueue, VHOSTS, NAMES, st.booleans(), st.booleans(), owner=OWNERS, worker=st.integers(-1, WORKERS - 1)),
-    st.builds(DeleteQueue, VHOSTS, NAMES),
-    st.builds(Bind, VHOSTS, NAMES, NAMES, NAMES, st.sampled_from(["queue", "exchange"]), TABLES, OWNERS),
-    st.builds(Unbind, VHOSTS, NAMES, NAMES, NAMES, st.sampled_from(["queue", "exchange"]), TABLES, OWNERS),
-    st.builds(CreateVhost, VHOSTS),
-    st.builds(DeleteVhost, st.just("two")),
-    st.builds(PutUser, NAMES, NAMES),
-    st.builds(DeleteUser, NAMES),
-    st.builds(SetPermissions, NAMES, VHOSTS, NAMES, NAMES, NAMES),
-    st.builds(ClearPermissions, NAMES, VHOSTS),
-    st.builds(ConnectionGone, OWNERS),
-    st.builds(WorkerGone, st.integers(0, WORKERS - 1)),
-)
-
-
 def replica(changes: list[dict[str, Any]], into: dict[Any, Any]) -> dict[Any, Any]:
     """A worker's replica in its plainest form; what does not fit the state before is an error."""
     for change in changes:
@@ -510,7 +474,7 @@ def replica(changes: list[dict[str, Any]], into: dict[Any, Any]) -> dict[Any, An
 
 
 @settings(max_examples=300, deadline=None)
-@given(commands=st.lists(COMMANDS, max_size=60))
+@given(commands=lists_of_commands(60))
 def test_changes_and_records_tell_the_whole_story(commands: list[Command]) -> None:
     """After any commands: the changes make the replica that a snapshot makes, and the records make the topology that they came from."""
     topology = Topology(WORKERS)
