@@ -26,7 +26,7 @@ from leveret.perf.session import Session
 from leveret.perf.topology import declare, delete, left_in_queues
 
 _READY_S: Final = 60.0
-_DRAIN_S: Final = 30.0  # how long consumers may take for what is still queued after the publishers have ended
+_DRAIN_S: Final = 40.0  # how long consumers may take for what is still queued after the publishers have ended
 _QUIET_S: Final = 2.0  # nothing has come for so long: nothing will
 _SAMPLE_S: Final = 1.0  # between two looks at the broker's memory
 _RUN_ON_S: Final = 20.0  # beyond the planned end, before a load counts as stuck

@@ -1,0 +1,73 @@
+"""A private Leveret for the side-by-side bench, started in the same manner as its peer: own ports, own folder, ready at a handshake."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+from leveret import __version__
+
+from bench.node import end, spare_port, wait_ready
+
+_READY_S = 20.0
+_STOP_S = 20.0
+
+
+class LeveretNode:
+    """Leveret, running, with one worker for each core. `LeveretNode()` returns when it is ready; use it as a context manager.
+
+    `workers` is 0 for one a core. Raises NodeFailed when it does not come up.
+    """
+
+    name = "Leveret"
+    fsyncs_before_confirm = False  # this version keeps messages in memory
+
+    def __init__(self, workers: int = 0) -> None:
+        self.label = f"{self.name} {__version__}"
+        self.workers = workers or len(os.sched_getaffinity(0))
+        self.port = spare_port()
+        self.http_port = spare_port()
+        self._folder = Path(tempfile.mkdtemp(prefix="leveret-bench-node-"))
+        self._log = self._folder / "console.log"
+        command = [sys.executable, "-m", "leveret", "start", "--data-dir", str(self._folder / "data"), "--workers", str(self.workers)]
+        command += ["--port", str(self.port), "--http-port", str(self.http_port), "--host", "127.0.0.1", "--http-host", "127.0.0.1"]
+        began = time.monotonic()
+        with self._log.open("wb") as log:
+            self._process = subprocess.Popen(
+                command,
+                cwd=self._folder,
+                env={name: value for name, value in os.environ.items() if not name.startswith("LEVERET_")},
+                start_new_session=True,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=subprocess.STDOUT,
+            )
+        try:
+            wait_ready(self._process, self.port, self._log, self.name, _READY_S)
+        except BaseException:
+            self.stop()
+            raise
+        self.start_s = time.monotonic() - began
+
+    @property
+    def pid(self) -> int:
+        return self._process.pid
+
+    @property
+    def uri(self) -> str:
+        return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def stop(self) -> None:
+        end(self._process, _STOP_S)
+        shutil.rmtree(self._folder, ignore_errors=True)
+
+    def __enter__(self) -> LeveretNode:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()

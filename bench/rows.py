@@ -1,0 +1,131 @@
+"""The rows of the side-by-side bench: what is done to both brokers, and what Leveret is to reach beside RabbitMQ.
+
+Goals are ratios in one run on one machine, the project's own (the in-memory rows). A row of the message path is a `leveret perf` plan; with
+Leveret, the order of connecting and the declaring connection also decide on which workers publisher, queue and consumer are, so a row names
+its placement. RabbitMQ gets the very same plan.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from leveret.perf.fleet import Fleet
+from leveret.perf.plan import Plan
+from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes
+from leveret.perf.session import Session
+
+from bench import pika_load
+from bench.figures import Figure
+from bench.node import Node
+
+IDLE_CONNECTIONS: Final = 400  # RabbitMQ opens no more than some 900 under the usual limit of 1,024 files
+
+# Where Leveret has the queue. The first connection goes to one worker, the next to another, and so on.
+ON_PUBLISHERS_WORKER: Final = "publisher's worker"  # the consumer is on another
+ON_ANOTHER_WORKER: Final = "another worker"  # with the consumer, away from the publisher
+ALL_ON_ONE_WORKER: Final = "all on one worker"
+
+
+@dataclass(frozen=True, slots=True)
+class Timing:
+    """How long a round of a row may take."""
+
+    seconds: float
+    warmup_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Row:
+    """One row. `measure(node, timing)` makes a figure; goals are None where only looking is meant.
+
+    rate_goal: at least so many times RabbitMQ's rate; cpu_goal: at most RabbitMQ's CPU per message divided by this;
+    value_max, cpu_us_max: at most so much, whatever RabbitMQ does; higher_is_better: whether the value is a rate.
+    """
+
+    name: str
+    title: str
+    measure: Callable[[Node, Timing], Figure]
+    unit: str = "msg/s"
+    rate_goal: float | None = None
+    cpu_goal: float | None = None
+    value_max: float | None = None
+    cpu_us_max: float | None = None
+    higher_is_better: bool = True
+    confirms: bool = False
+
+
+def loaded(placement: str = ON_PUBLISHERS_WORKER, **options: Any) -> Callable[[Node, Timing], Figure]:
+    """The measuring of a `leveret perf` plan with these options."""
+
+    def measure(node: Node, timing: Timing) -> Figure:
+        plan = Plan(uri=node.uri, seconds=timing.seconds, warmup_s=timing.warmup_s, **options)
+        if placement == ON_ANOTHER_WORKER:
+            plan = dataclasses.replace(plan, declare_by="consumer")
+        elif placement == ALL_ON_ONE_WORKER:
+            # One connection for each other worker between the publisher's and the consumer's brings the turn round again.
+            plan = dataclasses.replace(plan, idle_between=getattr(node, "workers", 2) - 1)
+        with Fleet(plan, broker_pid=node.pid) as fleet:
+            report = fleet.run()
+        told = report.to_json()
+        return Figure(report.messages_per_s, report.broker_cpu_us, report.limit, tuple(report.faults), told | {"placement": placement})
+
+    return measure
+
+
+def idle_connections(node: Node, timing: Timing) -> Figure:
+    """Memory of an open connection with one open channel, in KB; CPU to open both, in us."""
+    with_one = Session(Plan(uri=node.uri).target, "bench idle")  # what the first one alone costs is not per connection
+    time.sleep(timing.warmup_s)  # let the broker come to rest; there is no event to wait for
+    bytes_before, cpu_before, began_s = pss_bytes(node.pid), cpu_s(process_tree(node.pid)), time.monotonic()
+    sessions = []
+    try:
+        for number in range(IDLE_CONNECTIONS):
+            sessions.append(Session(Plan(uri=node.uri).target, f"bench idle {number}"))
+        opened_s = time.monotonic() - began_s
+        cpu_used_s = cpu_s(process_tree(node.pid)) - cpu_before
+        bytes_used = pss_bytes(node.pid) - bytes_before
+    finally:
+        for session in [*sessions, with_one]:
+            session.close()
+    details = {"connections": IDLE_CONNECTIONS, "opened_s": opened_s}
+    return Figure(bytes_used / IDLE_CONNECTIONS / 1000, cpu_used_s / IDLE_CONNECTIONS * 1e6, details=details)
+
+
+def start_time(node: Node, _: Timing) -> Figure:
+    """Seconds from the command to the first handshake answered, as measured when the node was started."""
+    return Figure(node.start_s, None)
+
+
+ROWS: Final = (
+    Row("auto_ack_16", "16 B, auto-ack; queue on the publisher's worker", loaded(), rate_goal=8, cpu_goal=25),
+    Row("auto_ack_16_other", "16 B, auto-ack; queue on another worker", loaded(ON_ANOTHER_WORKER), rate_goal=8, cpu_goal=25),
+    Row("auto_ack_16_one", "16 B, auto-ack; all on one worker", loaded(ALL_ON_ONE_WORKER), rate_goal=8, cpu_goal=25),
+    Row("topic_16", "16 B, auto-ack; topic exchange, 10 keys", loaded(exchange_kind="topic", keys=10), rate_goal=10, cpu_goal=20),
+    Row("ack_16", "16 B, ack each, prefetch 500", loaded(ack="each", prefetch=500), rate_goal=8, cpu_goal=20),
+    Row("auto_ack_1k", "1 KB, auto-ack", loaded(size=1024), rate_goal=5, cpu_goal=12),
+    Row("publish_16", "16 B, publish only", loaded(consumers=0), rate_goal=6, cpu_goal=20),
+    Row(
+        "confirms_64k",
+        "64 KB, confirms (100 in flight), acks",
+        loaded(size=65_536, confirms=100, ack="each", prefetch=100),
+        rate_goal=2.5,
+        cpu_goal=4,
+        confirms=True,
+    ),
+    Row(
+        "pairs_1k",
+        "1 KB, 2 publishers, 2 consumers, acks",
+        loaded(size=1024, publishers=2, consumers=2, ack="each", prefetch=500),
+        rate_goal=7,
+        cpu_goal=12,
+    ),
+    Row("fanout_10", "16 B, fan-out 1 to 10 queues, delivered", loaded(exchange_kind="fanout", queues=10), rate_goal=8),
+    Row("pika_publish_1k", "1 KB, 2 pika publishers", pika_load.publishing, cpu_us_max=8),
+    Row("pika_consume_1k", "1 KB, 2 pika consumers, ack each", pika_load.consuming, cpu_us_max=8),
+    Row("idle", "idle connection + channel; CPU to open both", idle_connections, "KB", value_max=8, cpu_us_max=150, higher_is_better=False),
+    Row("start", "start to accepting connections, empty data", start_time, "s", value_max=0.5, higher_is_better=False),
+)
