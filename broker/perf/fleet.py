@@ -94,6 +94,7 @@ class Fleet:
         self._declared = False
         self._rss_max_bytes = 0
         self._sampled_at_s = 0.0
+        self._heard_at_s = 0.0  # when a consumer's count last rose
         self._publishers = [self._spawn("publisher", index) for index in range(plan.publishers)]
         self._consumers = [self._spawn("consumer", index) for index in range(plan.consumers)]
 
@@ -214,8 +215,9 @@ class Fleet:
     def _all_counted(self) -> bool:
         """Whether all that was to be published has been, and has come to the consumers: by number, or by silence."""
         if any(loader.measured is None for loader in self._publishers):
+            self._heard_at_s = time.monotonic()
             return False
-        return not self._consumers or self._nothing_due()
+        return not self._consumers or self._nothing_due() or time.monotonic() - self._heard_at_s > _QUIET_S
 
     def _nothing_due(self) -> bool:
         if self.plan.copies is None or not self._publishers:
@@ -226,8 +228,7 @@ class Fleet:
     def _drain(self) -> None:
         """Until every loader has ended: publishers by themselves, consumers when nothing more is due or comes."""
         deadline_s = time.monotonic() + _DRAIN_S
-        quiet_since_s = time.monotonic()
-        received = -1
+        self._heard_at_s = time.monotonic()
         told = False
         while any(loader.ended is None for loader in self._all):
             self._pump(0.05)
@@ -238,10 +239,9 @@ class Fleet:
             if publishing and now_s > deadline_s:
                 for loader in self._publishers:
                     loader.tell("finish")
-            count = sum(loader.count for loader in self._consumers)
-            if count != received or publishing:
-                received, quiet_since_s = count, now_s
-            if not told and not publishing and (self._nothing_due() or now_s - quiet_since_s > _QUIET_S or now_s > deadline_s):
+            if publishing:
+                self._heard_at_s = now_s
+            if not told and not publishing and (self._nothing_due() or now_s - self._heard_at_s > _QUIET_S or now_s > deadline_s):
                 told = True
                 for loader in self._consumers:
                     loader.tell("finish")
@@ -261,7 +261,10 @@ class Fleet:
             for line in lines:
                 self._on_event(loader, json.loads(line))
         self._progress.published = sum(loader.count for loader in self._publishers)
-        self._progress.received = sum(loader.count for loader in self._consumers)
+        received = sum(loader.count for loader in self._consumers)
+        if received > self._progress.received:
+            self._heard_at_s = time.monotonic()
+        self._progress.received = received
         if self._broker_pid and time.monotonic() - self._sampled_at_s > _SAMPLE_S:
             self._sampled_at_s = time.monotonic()
             self._rss_max_bytes = max(self._rss_max_bytes, rss_bytes(process_tree(self._broker_pid)))

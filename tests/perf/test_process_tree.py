@@ -1,0 +1,42 @@
+"""A process tree is found whole, by parentage alone."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes, rss_bytes
+
+# A shell whose child has a child; the innermost says its pid when it has burnt 100 ms of CPU, and waits for its input to end.
+BURN = (
+    "import os, sys, time\n"
+    "while time.process_time() < 0.1: pass\n"
+    "print(os.getpid(), flush=True)\n"
+    "sys.stdin.read()\n"
+)
+
+
+def test_descendants_count_and_strangers_do_not() -> None:
+    command = ["sh", "-c", f"sh -c '{sys.executable} -c \"$BURN\"; true'; true"]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=os.environ | {"BURN": BURN}) as process:
+        assert process.stdout is not None
+        innermost = int(process.stdout.readline())
+        tree = process_tree(process.pid)
+        assert tree[0].pid == process.pid
+        assert len(tree) == 3
+        assert innermost in {usage.pid for usage in tree}
+        assert os.getpid() not in {usage.pid for usage in tree}
+        assert cpu_s(tree) >= 0.05
+        assert 0 < pss_bytes(process.pid) <= rss_bytes(tree)
+    # What the ended children used stays with whoever waited for them: with us.
+    assert process_tree(process.pid) == []
+    assert process_tree(os.getpid())[0].cpu_s >= 0.05
+
+
+def test_a_process_is_named_by_the_module_that_it_runs() -> None:
+    with subprocess.Popen([sys.executable, "-m", "timeit", "-n", "1", "-s", "print(flush=True)", "input()"], stdin=subprocess.PIPE,
+                          stdout=subprocess.PIPE) as process:
+        assert process.stdout is not None
+        process.stdout.readline()
+        assert process_tree(process.pid)[0].name == "timeit"
