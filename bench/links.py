@@ -1,8 +1,8 @@
 """The link layer alone, between two processes: `python -m bench.links [NAME …] [--rounds N] [--json]`.
 
-ENQUEUE packets through `leveret.link.link.Link` over a Unix socket, written and counted in C (`link_loops.pyx`), and control packets through
-asyncio. What an operation costs is CPU of both processes together, because on a busy machine that is what a link takes away from others;
-packets per second stand beside it. A figure is the median of the rounds, with the best beside it.
+ENQUEUE packets through `leveret.link.link.Link` over a Unix socket, written and counted in C (`link_loops.pyx`), and control packets
+through asyncio. What an operation costs is CPU of both processes together, because on a busy machine that is what a link takes away from
+others; packets per second stand beside it. A figure is the median of the rounds, with the best beside it.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import uvloop
-
-from bench.link_loops import LoadLink
 from leveret.link.link import Hello, LinkClosed
 from leveret.link.poller import Poller
+
+from bench.link_loops import LoadLink
 
 TURN_BYTES = 64 * 1024  # what a loaded worker writes to a link in one turn
 SOCKET_BUFFER_BYTES = 1 << 20  # as the links of a node ask for
@@ -177,8 +177,19 @@ async def count_until_closed(descriptor: int) -> None:
     await counter.ended
 
 
-async def run(names: list[str], rounds: int) -> dict[str, list[Round]]:
-    """The rounds of each named bench, over one pair of processes."""
+async def run(descriptor: int, names: list[str], rounds: int) -> dict[str, list[Round]]:
+    """The rounds of each named bench, over the link to the other process."""
+    ends = Ends(link=None)  # type: ignore[arg-type]
+    ends.link = make_link(descriptor, "worker", ends)
+    try:
+        await ends.link.opened
+        return {name: [await BENCHES[name](ends) for _ in range(rounds)] for name in names}
+    finally:
+        ends.link.close("the bench is over")
+
+
+def run_beside_other(names: list[str], rounds: int) -> dict[str, list[Round]]:
+    """Start the other process and run the named benches with it. Raises LinkClosed when it goes."""
     ours, theirs = socket.socketpair()
     for end in (ours, theirs):
         end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
@@ -186,13 +197,9 @@ async def run(names: list[str], rounds: int) -> dict[str, list[Round]]:
     command = [sys.executable, "-m", "bench.links", "--count-on", str(theirs.fileno())]
     other = subprocess.Popen(command, pass_fds=[theirs.fileno()])
     theirs.close()
-    ends = Ends(link=None)  # type: ignore[arg-type]
-    ends.link = make_link(ours.detach(), "worker", ends)
     try:
-        await ends.link.opened
-        return {name: [await BENCHES[name](ends) for _ in range(rounds)] for name in names}
+        return uvloop.run(run(ours.detach(), names, rounds))
     finally:
-        ends.link.close("the bench is over")
         other.wait(10.0)
 
 
@@ -213,7 +220,7 @@ def main() -> None:
         parser.error("--rounds must be at least 1")
     results = {}
     try:
-        measured = uvloop.run(run(options.names or list(BENCHES), options.rounds))
+        measured = run_beside_other(options.names or list(BENCHES), options.rounds)
     except LinkClosed as error:
         sys.exit(f"the other process has gone: {error}")
     for name, rounds in measured.items():

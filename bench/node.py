@@ -38,7 +38,7 @@ class Node(Protocol):
     def stop(self) -> None: ...
 
 
-class NodeFailed(Exception):  # noqa: N818 - it names what happened
+class NodeFailed(Exception):
     """A broker did not start, or ended by itself; the text says which and shows the end of its log."""
 
 

@@ -32,7 +32,7 @@ _SAMPLE_S: Final = 1.0  # between two looks at the broker's memory
 _RUN_ON_S: Final = 20.0  # beyond the planned end, before a load counts as stuck
 
 
-class LoadFailed(Exception):  # noqa: N818 - it names what happened
+class LoadFailed(Exception):
     """A loader, or the broker that it talked to, gave up. `reply_code` is the broker's, or 0."""
 
     def __init__(self, who: str, scope: str, reply_code: int, text: str) -> None:
@@ -42,7 +42,7 @@ class LoadFailed(Exception):  # noqa: N818 - it names what happened
         self.text = text
 
 
-class LoadStopped(Exception):  # noqa: N818 - it names what happened
+class LoadStopped(Exception):
     """The user ended it before there was anything to report."""
 
 
@@ -261,10 +261,10 @@ class Fleet:
             for line in lines:
                 self._on_event(loader, json.loads(line))
         self._progress.published = sum(loader.count for loader in self._publishers)
-        received = sum(loader.count for loader in self._consumers)
-        if received > self._progress.received:
+        count = sum(loader.count for loader in self._consumers)
+        if count > self._progress.received:
             self._heard_at_s = time.monotonic()
-        self._progress.received = received
+        self._progress.received = count
         if self._broker_pid and time.monotonic() - self._sampled_at_s > _SAMPLE_S:
             self._sampled_at_s = time.monotonic()
             self._rss_max_bytes = max(self._rss_max_bytes, rss_bytes(process_tree(self._broker_pid)))

@@ -1,4 +1,4 @@
-class LineBroken(Exception): ...  # noqa: N818
+class LineBroken(Exception): ...
 
 class Line:
     @property

@@ -44,7 +44,7 @@ _BASIC_CLASS: Final = 60
 _NEVER_NS: Final = (1 << 63) - 1
 
 
-class _Finished(Exception):  # noqa: N818 - it names what happened
+class _Finished(Exception):
     """The parent has ended our input: nobody wants the rest."""
 
 

@@ -24,7 +24,7 @@ _HEAD_SIZE: Final = 7
 Reply = TypeVar("Reply", bound=methods.Method)
 
 
-class BrokerRefused(Exception):  # noqa: N818 - it names what happened
+class BrokerRefused(Exception):
     """The broker closed the channel or the connection and said why.
 
     scope: "channel" or "connection"; reply_code and reply_text: as in its close method.
@@ -37,7 +37,7 @@ class BrokerRefused(Exception):  # noqa: N818 - it names what happened
         self.reply_text = reply_text
 
 
-class BrokerUnreachable(Exception):  # noqa: N818 - it names what happened
+class BrokerUnreachable(Exception):
     """No connection, none any more, or what answers does not speak AMQP 0-9-1; the text says which."""
 
 

@@ -11,7 +11,9 @@ from hypothesis import strategies as st
 from leveret.perf.histogram import Histogram
 
 BEYOND_LAST_SLOT = 1 << 40
-values_ns = st.lists(st.one_of(st.integers(0, 300), st.integers(0, 1 << 20), st.integers(0, BEYOND_LAST_SLOT - 1)), min_size=1, max_size=200)
+values_ns = st.lists(
+    st.one_of(st.integers(0, 300), st.integers(0, 1 << 20), st.integers(0, BEYOND_LAST_SLOT - 1)), min_size=1, max_size=200
+)
 
 
 def filled(samples: list[int]) -> Histogram:

@@ -9,12 +9,7 @@ import sys
 from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes, rss_bytes
 
 # A shell whose child has a child; the innermost says its pid when it has burnt 100 ms of CPU, and waits for its input to end.
-BURN = (
-    "import os, sys, time\n"
-    "while time.process_time() < 0.1: pass\n"
-    "print(os.getpid(), flush=True)\n"
-    "sys.stdin.read()\n"
-)
+BURN = "import os, sys, time\nwhile time.process_time() < 0.1: pass\nprint(os.getpid(), flush=True)\nsys.stdin.read()\n"
 
 
 def test_descendants_count_and_strangers_do_not() -> None:
@@ -35,8 +30,9 @@ def test_descendants_count_and_strangers_do_not() -> None:
 
 
 def test_a_process_is_named_by_the_module_that_it_runs() -> None:
-    with subprocess.Popen([sys.executable, "-m", "timeit", "-n", "1", "-s", "print(flush=True)", "input()"], stdin=subprocess.PIPE,
-                          stdout=subprocess.PIPE) as process:
+    with subprocess.Popen(
+        [sys.executable, "-m", "timeit", "-n", "1", "-s", "print(flush=True)", "input()"], stdin=subprocess.PIPE, stdout=subprocess.PIPE
+    ) as process:
         assert process.stdout is not None
         process.stdout.readline()
         assert process_tree(process.pid)[0].name == "timeit"
