@@ -50,7 +50,7 @@ cdef uint64_t clock_ns() noexcept nogil:
     return <uint64_t>now.tv_sec * 1_000_000_000 + <uint64_t>now.tv_nsec
 
 
-class LineBroken(Exception): 
+class LineBroken(Exception):
     """The broker ended the line without a word, or sent what is not AMQP; the text says which."""
 
 
