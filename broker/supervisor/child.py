@@ -80,6 +80,8 @@ class Child:
         self.on_request: Callable[[str, Any], Any] = self._unknown_request
         self.hello: Hello = Hello(kind=self.kind, index=self.index, pid=os.getpid())
         self._shutdown: asyncio.Future[str] = loop.create_future()
+        self._is_ready = False
+        self._main: asyncio.Task[None] | None = None
         self._ending = False
         self._trim_after_s = _TRIM_FIRST_S
         os.set_inheritable(facts["line"], False)
@@ -101,11 +103,15 @@ class Child:
 
     def ready(self, **facts: object) -> None:
         """Tell the supervisor that this process serves. `facts` (small, msgpack) are shown on the status pages."""
+        self._is_ready = True
         self.supervisor.notify("ready", {"facts": facts})
 
     @property
     def shutdown_requested(self) -> Awaitable[str]:
-        """Await it for the reason of the shutdown. As many as like may wait; one that is cancelled disturbs no other."""
+        """Await it for the reason of the shutdown, a word for clients. As many as like may wait; one that is cancelled disturbs no other.
+
+        A child that is not ready yet, and may be waiting for another that never comes, does not hear of it: its `main` is cancelled.
+        """
         return asyncio.shield(self._shutdown)
 
     @property
@@ -122,6 +128,8 @@ class Child:
         if verb == "shutdown":
             if not self._shutdown.done():
                 self._shutdown.set_result(str(body["reason"]))
+                if not self._is_ready and self._main is not None:
+                    self._main.cancel()
             return {}
         return self.on_request(verb, body)
 
@@ -217,8 +225,13 @@ async def _serve(facts: Mapping[str, Any], main: Callable[[Child], Coroutine[Any
     loop.add_signal_handler(signal.SIGTERM, _on_sigterm)
     poller = running_poller()
     child = Child(facts, loop, poller)
+    child._main = loop.create_task(main(child))
     try:
-        await main(child)
+        await child._main
+        return OK
+    except asyncio.CancelledError:
+        if not child.is_shutting_down:
+            raise
         return OK
     except Refusal as refusal:
         log.error("%s", refusal.sentence)
@@ -231,6 +244,8 @@ async def _serve(facts: Mapping[str, Any], main: Callable[[Child], Coroutine[Any
     finally:
         child._ending = True
         poller.close()
+        for listener in child.listeners.values():
+            listener.close()
 
 
 def _on_sigterm() -> None:

@@ -10,7 +10,8 @@ Stop: management, then workers (they close their connections with 320), then rou
 
 Verbs on a child's line, bodies are maps:
 
-    to a child     request  shutdown {reason}                 answered at once; the child ends by itself
+    to a child     request  shutdown {reason}                 answered at once; the child ends by itself; reason is "shutdown",
+                                                              the word that RabbitMQ gives its clients
                    notice   alarms   {memory, disk}           booleans; sent when one changes, and to a new child if one stands
     from a child   notice   ready    {facts}
                    notice   failed   {sentence, exit_code}    a refusal in the user's words, before it ends
@@ -52,6 +53,7 @@ log = logging.getLogger(__name__)
 MEMORY_SAMPLE_S = 0.1
 DISK_SAMPLES = 10  # every so many memory samples
 CHILD_START_TIMEOUT_S = 30.0
+CLIENTS_REASON = "shutdown"
 LINELESS_MAX_S = 5.0  # from the closing of a child's line to its end
 MANAGEMENT_STOP_TIMEOUT_S = 3.0
 ROUTER_STOP_TIMEOUT_S = 3.0
@@ -271,22 +273,23 @@ class Supervisor:
         for post in self.posts:
             if post.restart_timer is not None:
                 post.restart_timer.cancel()
-        await self._end("management", reason, MANAGEMENT_STOP_TIMEOUT_S)
-        await self._end("worker", reason, self.settings.shutdown_timeout_s)
-        await self._end("router", reason, ROUTER_STOP_TIMEOUT_S)
+        await self._end("management", MANAGEMENT_STOP_TIMEOUT_S)
+        await self._end("worker", self.settings.shutdown_timeout_s)
+        await self._end("router", ROUTER_STOP_TIMEOUT_S)
         log.info("stopped")
         if not self._ended.done():
             self._ended.set_result(None)
 
-    async def _end(self, kind: str, reason: str, timeout_s: float) -> None:
+    async def _end(self, kind: str, timeout_s: float) -> None:
         """Ask every child of that kind to end, wait for it, and kill those that are still there after `timeout_s`."""
         children = list(self._children(kind))
         if not children:
             return
         for child in children:
             if not child.link.is_closed:
-                # The answer tells nothing that the exit does not; its failure (a child that dies first) is no news either.
-                child.link.ask("shutdown", {"reason": reason}).add_done_callback(lambda answer: answer.cancelled() or answer.exception())
+                answer = child.link.ask("shutdown", {"reason": CLIENTS_REASON})
+                # It tells nothing that the exit does not; its failure (a child that dies first) is no news either.
+                answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
         await asyncio.wait([child.exited for child in children], timeout=timeout_s)
         for child in children:
             if not child.exited.done():

@@ -7,6 +7,7 @@ Run by the supervisor as `python stand_in.py KIND INDEX`. It is a real child (`r
     die          end with status 3 before being ready
     refuse       raise a Refusal
     break        raise an unexpected error
+    wait         never be ready
     stubborn     be ready, never end when told to
     hoard        be ready, take 256 MiB in small pieces of C memory, and free all but the last when an alarm comes
     stop-node    be ready, ask for the node's facts, write them to `facts.json` in the data folder, and ask the node to stop
@@ -59,6 +60,9 @@ async def main(child: Child) -> None:
             raise Refusal("the stand-in will not start", CONFIG)
         case "break":
             raise LookupError("a bug in the stand-in")
+        case "wait":
+            log.info("waiting in vain")
+            await asyncio.Event().wait()
     child.on_alarms = lambda alarms: log.info("heard of alarms: %s", json.dumps(alarms))
     child.ready(listeners=sorted(child.listeners), run_id=child.run_id)
     if BEHAVIOUR == "stop-node":

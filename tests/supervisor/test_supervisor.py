@@ -70,7 +70,8 @@ def test_node_facts_tell_every_process_and_the_stop_asked_for_by_a_child_is_grac
     node.ready()
     assert node.wait() == OK
     log = "\n".join(node.rest_of_log())
-    assert "told to end: the stand-in asks for it" in log
+    assert "supervisor stopping: the stand-in asks for it" in log
+    assert "worker-0 told to end: shutdown" in log
     facts = json.loads((node.data_dir / "facts.json").read_text())
     assert facts["name"] == "n1"
     assert facts["pid"] == node.process.pid
@@ -102,7 +103,7 @@ def test_stop_ends_management_then_workers_then_router(make_node: MakeNode) -> N
     node = make_node()
     node.children()
     assert node.stop() == OK
-    told = [line.split()[3] for line in node.rest_of_log() if "told to end: SIGTERM received" in line]
+    told = [line.split()[3] for line in node.rest_of_log() if "told to end: shutdown" in line]
     assert told[0] == "management"
     assert set(told[1:3]) == {"worker-0", "worker-1"}
     assert told[3] == "router"
@@ -215,6 +216,13 @@ def test_stop_while_starting_is_graceful(make_node: MakeNode) -> None:
     node = make_node()
     node.line("worker-1 started")
     assert node.stop() == OK
+
+
+def test_stop_reaches_a_child_that_waits_for_another_to_come_up(make_node: MakeNode) -> None:
+    node = make_node(behaviour={"worker-0": "wait"}, shutdown_timeout_s="3600")
+    node.line("worker-0 waiting in vain")
+    assert node.stop() == OK
+    assert not any("SIGKILL" in line for line in node.rest_of_log())
 
 
 @pytest.mark.parametrize("name", ["router", "worker-1", "management"])
