@@ -518,12 +518,12 @@ cdef int check_table(const uint8_t* table, size_t size) noexcept nogil:
             at += <size_t>at[0] + 1
         tag = at[0]
         at += 1
+        if (tag == c"F" or tag == c"A") and depth + 1 == TABLE_DEPTH_MAX:
+            return TABLE_TOO_DEEP
         width = value_width(tag, at, end)
         if width < 0:
             return TABLE_MALFORMED
         if tag == c"F" or tag == c"A":
-            if depth + 1 == TABLE_DEPTH_MAX:
-                return TABLE_TOO_DEEP
             depth += 1
             ends[depth] = at + width
             arrays[depth] = tag == c"A"
