@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import base64
+import json
 import os
 import shutil
 import subprocess
 import sys
 import tempfile
 import time
+import urllib.request
 from pathlib import Path
+from typing import Any
 
 from leveret import __version__
 
@@ -61,6 +65,20 @@ class LeveretNode:
     @property
     def uri(self) -> str:
         return f"amqp://guest:guest@127.0.0.1:{self.port}/"
+
+    def placement(self, queue: str) -> dict[str, int]:
+        """On which worker `queue` and each connection of `leveret perf` is, by the management API: `{"queue": 0, "publisher 0": 0, …}`."""
+        rows = self._api("connections")
+        told = {row["user_provided_name"].removeprefix("leveret perf "): row["worker"] for row in rows if row["user_provided_name"]}
+        told["queue"] = next((row["worker"] for row in self._api("queues") if row["name"] == queue), -1)
+        return told
+
+    def _api(self, path: str) -> list[dict[str, Any]]:
+        request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}/api/{path}")
+        request.add_header("Authorization", "Basic " + base64.b64encode(b"guest:guest").decode())
+        with urllib.request.urlopen(request, timeout=5.0) as answer:
+            rows: list[dict[str, Any]] = json.load(answer)
+            return rows
 
     def stop(self) -> None:
         end(self._process, _STOP_S)

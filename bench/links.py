@@ -43,8 +43,7 @@ class Round:
 class Ends:
     """This process's end of the link. The other process counts what comes and answers `expect`, `load` and `used`."""
 
-    def __init__(self, link: LoadLink) -> None:
-        self.link = link
+    link: LoadLink
 
     def on_link_open(self, link: Any) -> None:
         pass
@@ -179,7 +178,7 @@ async def count_until_closed(descriptor: int) -> None:
 
 async def run(descriptor: int, names: list[str], rounds: int) -> dict[str, list[Round]]:
     """The rounds of each named bench, over the link to the other process."""
-    ends = Ends(link=None)  # type: ignore[arg-type]
+    ends = Ends()
     ends.link = make_link(descriptor, "worker", ends)
     try:
         await ends.link.opened

@@ -13,13 +13,14 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
-from leveret.perf.fleet import Fleet
+from leveret.perf.fleet import Fleet, Progress
 from leveret.perf.plan import Plan
 from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes
 from leveret.perf.session import Session
 
 from bench import pika_load
 from bench.figures import Figure
+from bench.leveret_node import LeveretNode
 from bench.node import Node
 
 IDLE_CONNECTIONS: Final = 400  # RabbitMQ opens no more than some 900 under the usual limit of 1,024 files
@@ -67,13 +68,35 @@ def loaded(placement: str = ON_PUBLISHERS_WORKER, **options: Any) -> Callable[[N
             plan = dataclasses.replace(plan, declare_by="consumer")
         elif placement == ALL_ON_ONE_WORKER:
             # One connection for each other worker between the publisher's and the consumer's brings the turn round again.
-            plan = dataclasses.replace(plan, idle_between=getattr(node, "workers", 2) - 1)
-        with Fleet(plan, broker_pid=node.pid) as fleet:
+            plan = dataclasses.replace(plan, idle_between=node.workers - 1 if isinstance(node, LeveretNode) else 1)
+        where: dict[str, int] = {}
+
+        def look(progress: Progress) -> None:
+            # Once, before the measured time: the question costs the broker something too.
+            if progress.phase == "warming up" and not where and isinstance(node, LeveretNode):
+                where.update(node.placement(fleet.plan.queue_names()[0]))
+
+        with Fleet(plan, broker_pid=node.pid, on_progress=look) as fleet:
             report = fleet.run()
-        told = report.to_json()
-        return Figure(report.messages_per_s, report.broker_cpu_us, report.limit, tuple(report.faults), told | {"placement": placement})
+        faults = tuple(report.faults) + misplaced(placement, where)
+        told = report.to_json() | {"placement": placement, "workers": where}
+        return Figure(report.messages_per_s, report.broker_cpu_us, report.limit, faults, told)
 
     return measure
+
+
+def misplaced(placement: str, where: dict[str, int]) -> tuple[str, ...]:
+    """What is not on the worker where the row wants it, in words; empty for a broker without workers (RabbitMQ) or with one."""
+    queue, publisher = where.get("queue"), where.get("publisher 0")
+    consumer = where.get("consumer 0", publisher)
+    if len(set(where.values())) < 2 and placement != ALL_ON_ONE_WORKER:
+        return ()
+    wanted = {
+        ON_PUBLISHERS_WORKER: queue == publisher,
+        ON_ANOTHER_WORKER: queue == consumer != publisher,
+        ALL_ON_ONE_WORKER: queue == publisher == consumer,
+    }
+    return () if wanted[placement] else (f"wanted the queue on {placement}, but it is thus: {where}",)
 
 
 def idle_connections(node: Node, timing: Timing) -> Figure:

@@ -97,6 +97,13 @@ class Report:
         return self.broker.cpu_s / self.broker.elapsed_s / self.messages_per_s * 1e6
 
     @property
+    def generator_cpu_us(self) -> float | None:
+        """CPU microseconds of all loaders together per message (see `messages_per_s`)."""
+        if not self.messages_per_s:
+            return None
+        return sum(loader.cpu_s / loader.elapsed_s for loader in self.loaders if loader.elapsed_s) / self.messages_per_s * 1e6
+
+    @property
     def limit(self) -> str:
         """What kept the rate from being higher, as far as it shows: "rate" (as asked), "generator", "machine", or "" (the broker)."""
         if self.plan.rate and self.published_per_s >= 0.98 * self.plan.rate * self.plan.publishers:
@@ -148,6 +155,7 @@ class Report:
             "published_per_s": self.published_per_s,
             "received_per_s": self.received_per_s,
             "broker_cpu_us_per_message": self.broker_cpu_us,
+            "generator_cpu_us_per_message": self.generator_cpu_us,
             "limit": self.limit,
             "missing": self.missing,
             "faults": self.faults,
@@ -182,7 +190,8 @@ class Report:
             table.add_row("broker CPU", f"{self.broker_cpu_us:,.3f}", f"us/msg   {processes}")
             table.add_row("broker memory", f"{self.broker.rss_max_bytes / 1e6:,.0f}", "MB resident at most")
         busy = ", ".join(f"{loader.name} {loader.busy_share:.0%}" for loader in self.loaders[:6])
-        table.add_row("generator", "", f"busy: {busy}{' ...' if len(self.loaders) > 6 else ''}")
+        cost = "" if self.generator_cpu_us is None else f"{self.generator_cpu_us:,.3f}"
+        table.add_row("generator CPU", cost, f"us/msg   busy: {busy}{' ...' if len(self.loaders) > 6 else ''}")
         counts = f"{self.published:,} published, {self.received:,} received"
         if self.left_in_queues is not None:
             counts += f", {self.left_in_queues:,} left in queues"
