@@ -262,6 +262,7 @@ class Session:
         """The connection under the HTTP API's names."""
         return {
             "name": self.name,
+            "owner": connection.owner,
             "user": self.user,
             "user_who_performed_action": self.user,
             "vhost": connection.vhost.name if connection.vhost is not None else "",
