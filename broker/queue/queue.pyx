@@ -522,9 +522,11 @@ cdef class Queue:
 
     cdef int drop(self, Message* message) except -1:
         """Let a message go, its memory in a later slice."""
+        cdef uint64_t position = 1      # of no meaning any more, but a ring's positions ascend
+        if self.purged.count:
+            position = ring_at(&self.purged, self.purged.count - 1).position + 1
         try:
-            ring_push_back(&self.purged, message, self.next_position, 0)
-            self.next_position += 1     # a ring's positions ascend
+            ring_push_back(&self.purged, message, position, 0)
         except MemoryError:
             message_release(message)
         return 0
