@@ -16,7 +16,7 @@ old layout is kept.
     queue's worker                 -> DELIVER  -> consumer's worker     at most as many as it has been given CREDIT for
     consumer's worker              -> SETTLE   -> queue's worker        ack, requeue, discard
     consumer's worker              -> CREDIT   -> queue's worker
-    router                         -> THROTTLE -> publisher's worker    the channel's target is behind: stop reading it
+    router, or queue's worker      -> THROTTLE -> publisher's worker    the channel's target is behind: stop reading it, or slow it down
     router                         -> RELIEVE  -> every worker          that target has caught up
 
 A `channel_ref` names a channel within its own worker, a `consumer_ref` a consumer within the consumer's worker, a `consumer_handle` the same
@@ -51,6 +51,7 @@ cdef enum:
     SETTLE_ACK = 0
     SETTLE_REQUEUE = 1
     SETTLE_DISCARD = 2
+    THROTTLE_SLOW = 1           # a queue has more than its consumers keep up with; nobody says when to go on, it wears off
 
 cdef packed struct PacketHead:
     uint32_t size

@@ -64,7 +64,7 @@ from leveret.queue.message cimport (
 from leveret.queue.queue cimport SETTLE_ACK, SETTLE_DISCARD, SETTLE_REQUEUE
 from leveret.queue.ring cimport ENTRY_REDELIVERED, Entry
 from leveret.worker.confirms cimport AWAITS_VERDICT, ROUTED, Confirms, Publish
-from leveret.worker.connection cimport Connection
+from leveret.worker.connection cimport PAUSED_FLOW, Connection
 from leveret.worker.directory cimport ExchangeEntry, QueueEntry
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.state cimport ShardQueue, WorkerState
@@ -267,6 +267,10 @@ cdef class Channel(Ending):
             self.publish(message)
         finally:
             message_release(message)
+        if self.connection.flowing:
+            self.connection.flow_left -= 1
+            if self.connection.flow_left <= 0:
+                self.connection.pause(PAUSED_FLOW)
         return 0
 
     # --- publish: on its way
@@ -299,6 +303,8 @@ cdef class Channel(Ending):
             return self.unroutable(message)
         if queue.local is not None:
             queue.local.publish(message)
+            if (<ShardQueue>queue.local).is_behind():
+                self.connection.slow_down()
             if self.confirming:
                 self.confirms.open_settled()
                 self.state.poller.want_ending(self)

@@ -16,6 +16,7 @@ cdef enum:
     PAUSED_LINK = 4             # a link that it publishes into is full or down
     PAUSED_THROTTLE = 8         # a worker that it publishes to is behind
     PAUSED_ALARM = 16           # an alarm is on
+    PAUSED_FLOW = 32            # it publishes faster than a queue's consumers consume, and has used up this moment's share
 
 
 cdef class Connection(Stream):
@@ -40,6 +41,9 @@ cdef class Connection(Stream):
     cdef readonly int channel_count
     cdef int link_waits                 # links that it waits for
     cdef set throttles                  # workers that are behind
+    cdef bint flowing                   # slowed down: publishes are counted
+    cdef int flow_left                  # how many more it may make before the next tick
+    cdef uint64_t flow_until_ms
     cdef uint32_t failed_method         # class id << 16 | method id of the frame being served
     cdef bint lost_sync                 # a malformed frame: what follows cannot be read
     cdef object ending                  # TimerHandle: the client must answer our close
@@ -56,3 +60,5 @@ cdef class Connection(Stream):
     cdef int carry_on(self, Channel channel, object method, object result) except -1
     cdef int send_method(self, uint16_t channel_id, Method method) except -1
     cdef int published_on(self) except -1
+    cdef int slow_down(self) except -1
+    cdef bint flow_tick(self) except -1

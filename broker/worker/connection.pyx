@@ -51,7 +51,7 @@ from leveret.codec.methods cimport (
 from leveret.codec.wire cimport load_u32
 from leveret.link.stream cimport PAUSED_CLOSING
 from leveret.worker.channel cimport EXPECTS_HEADER, EXPECTS_METHOD, Channel
-from leveret.worker.state cimport WorkerState
+from leveret.worker.state cimport FLOW_HOLD_MS, FLOW_PER_TICK, WorkerState
 
 from leveret.codec.errors import (
     AmqpError,
@@ -467,8 +467,24 @@ cdef class Connection(Stream):
 
     @property
     def is_held_up(self):
-        """Not read because a link or a worker that it publishes to is behind."""
-        return self.paused & (PAUSED_LINK | PAUSED_THROTTLE) != 0
+        """Not read, or less, because something that it publishes to is behind."""
+        return self.flowing or self.paused & (PAUSED_LINK | PAUSED_THROTTLE) != 0
+
+    cdef int slow_down(self) except -1:
+        """What it publishes to is behind: for the next moments only so many publishes are read per tick."""
+        self.flow_until_ms = self.poller.now_ms + FLOW_HOLD_MS
+        if not self.flowing:
+            self.flowing = True
+            self.flow_left = FLOW_PER_TICK
+            self.state.add_flowing(self)
+        return 0
+
+    cdef bint flow_tick(self) except -1:
+        """A new tick: whether it is still slowed down."""
+        self.flowing = self.fd >= 0 and self.poller.now_ms < self.flow_until_ms
+        self.flow_left = FLOW_PER_TICK
+        self.resume(PAUSED_FLOW)
+        return self.flowing
 
     def wait_for_link(self):
         self.link_waits += 1

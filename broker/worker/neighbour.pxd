@@ -34,6 +34,7 @@ cdef class Neighbour(Ending):
     cdef int flush_confirms(self) except -1
     cdef int send_settle(self, uint32_t handle, uint64_t first, uint64_t last, int outcome) except -1
     cdef int send_credit(self, uint32_t handle, uint32_t credit) except -1
+    cdef int send_slow(self, uint32_t channel_ref) except -1
     cdef int wait(self, Connection publisher) except -1
     cdef int drained(self) except -1
 

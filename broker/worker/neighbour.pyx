@@ -23,6 +23,7 @@ from leveret.link.packets cimport (
     PACKET_SETTLE,
     PACKET_THROTTLE,
     PACKET_VERDICT,
+    THROTTLE_SLOW,
     ConfirmPacket,
     CreditPacket,
     DeliverPacket,
@@ -181,6 +182,17 @@ cdef class Neighbour(Ending):
         return self.link.written(sizeof(CreditPacket))
 
 
+    cdef int send_slow(self, uint32_t channel_ref) except -1:
+        """Its channel publishes into a queue of ours that is behind."""
+        cdef ThrottlePacket* packet
+        if self.link is None:
+            return 0
+        packet = <ThrottlePacket*>self.link.packet(PACKET_THROTTLE, THROTTLE_SLOW, sizeof(ThrottlePacket))
+        packet.channel_ref = channel_ref
+        packet.worker = self.state.index
+        return self.link.written(sizeof(ThrottlePacket))
+
+
 cdef class WorkerLink(Link):
     """A link of a worker: to the router, to another worker, or from management (which sends no hot packets)."""
 
@@ -214,6 +226,8 @@ cdef class WorkerLink(Link):
                                       packet.flags & CONFIRM_REFUSED)
         throttle = <ThrottlePacket*>packet
         if packet.type == PACKET_THROTTLE:
+            if packet.flags & THROTTLE_SLOW:
+                return self.state.slow_down(throttle.channel_ref)
             return self.state.throttle(throttle.channel_ref, throttle.worker)
         if packet.type == PACKET_RELIEVE:
             self.state.relieve(throttle.worker)
@@ -240,6 +254,8 @@ cdef class WorkerLink(Link):
                 found = self.state.find_queue(queue_id)
                 if found != NULL:
                     (<ShardQueue>found).publish(message)
+                    if (<ShardQueue>found).is_behind():
+                        self.state.slow_publisher(<ShardQueue>found, enqueue.origin, enqueue.channel_ref)
         finally:
             message_release(message)
         if packet.flags & ENQUEUE_WANTS_CONFIRM:

@@ -7,11 +7,25 @@ from leveret.worker.directory cimport Directory
 
 cdef class WorkerState          # before the next lines: the modules name each other
 
+from leveret.worker.connection cimport Connection
 from leveret.worker.neighbour cimport Neighbour
+
+
+cdef enum:
+    # A queue with consumers is behind when it holds more than this; its publishers are slowed down.
+    BEHIND_MESSAGES = 10000
+    BEHIND_BYTES = 32 * 1024 * 1024
+    FLOW_TICK_MS = 1
+    FLOW_PER_TICK = 250         # publishes that a slowed connection may still make: no fewer than RabbitMQ takes at its best
+    FLOW_HOLD_MS = 5            # how long it stays slowed after the last reason for it
 
 
 cdef class ShardQueue(Queue):
     cdef WorkerState state
+    cdef uint64_t slowed_at_ms          # when, and for which channel, a THROTTLE was last sent
+    cdef uint32_t slowed_ref
+
+    cdef bint is_behind(self) noexcept
 
 
 cdef class WorkerState:
@@ -34,6 +48,7 @@ cdef class WorkerState:
     cdef uint32_t last_ref              # of channels, subscriptions and remote consumers alike
     cdef list unfinished                # queues whose pump stopped at its bound
     cdef bint pump_called
+    cdef list flowing                   # connections that are slowed down
     cdef readonly dict throttled        # index of a worker that is behind -> set of connections
 
     # Over the life of the worker, of closed channels too.
@@ -62,3 +77,6 @@ cdef class WorkerState:
     cdef int verdict(self, uint32_t channel_ref, uint64_t first, uint32_t count, uint64_t workers) except -1
     cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, bint refused) except -1
     cdef int throttle(self, uint32_t channel_ref, int worker) except -1
+    cdef int slow_down(self, uint32_t channel_ref) except -1
+    cdef int slow_publisher(self, ShardQueue queue, int origin, uint32_t channel_ref) except -1
+    cdef int add_flowing(self, Connection connection) except -1

@@ -29,6 +29,10 @@ cdef class ShardQueue(Queue):
     cdef int pump_later(self) except -1:
         return self.state.pump_later(self)
 
+    cdef bint is_behind(self) noexcept:
+        """Whether it holds so much more than its consumers keep up with that publishers should wait for them."""
+        return (self.ready_count > BEHIND_MESSAGES or self.ready_bytes > BEHIND_BYTES) and self.consumer_count > 0
+
 
 cdef class WorkerState:
     """`index`: of this worker; `worker_count`: how many the node has."""
@@ -45,6 +49,7 @@ cdef class WorkerState:
         self.subscriptions = {}
         self.attached = {}
         self.unfinished = []
+        self.flowing = []
         self.throttled = {}
 
     def __dealloc__(self):
@@ -178,6 +183,42 @@ cdef class WorkerState:
             (<Channel>found).connection.throttle(worker)
             self.throttled.setdefault(worker, set()).add((<Channel>found).connection)
         return 0
+
+    # A publisher can outrun a queue's consumers twenty times over. Unchecked, it would fill the memory and take the time that the consumers'
+    # acks need. So when a queue is behind, its publishers are let through a few hundred messages at a time, until it is not.
+
+    cdef int slow_publisher(self, ShardQueue queue, int origin, uint32_t channel_ref) except -1:
+        """A message from another worker's channel has met a queue that is behind. Once a millisecond and channel is enough."""
+        if queue.slowed_at_ms == self.poller.now_ms and queue.slowed_ref == channel_ref:
+            return 0
+        queue.slowed_at_ms = self.poller.now_ms
+        queue.slowed_ref = channel_ref
+        if origin == self.index:
+            return self.slow_down(channel_ref)
+        if origin < len(self.workers):
+            return (<Neighbour>self.workers[origin]).send_slow(channel_ref)
+        return 0
+
+    cdef int slow_down(self, uint32_t channel_ref) except -1:
+        cdef void* found = self.find_channel(channel_ref)
+        if found != NULL:
+            (<Channel>found).connection.slow_down()
+        return 0
+
+    cdef int add_flowing(self, Connection connection) except -1:
+        if not self.flowing:
+            self.poller.loop.call_later(FLOW_TICK_MS / 1000, self._flow_tick)
+        self.flowing.append(connection)
+        return 0
+
+    def _flow_tick(self):
+        cdef Connection connection
+        flowing, self.flowing = self.flowing, []
+        for connection in flowing:
+            if connection.flow_tick():
+                self.flowing.append(connection)
+        if self.flowing:
+            self.poller.loop.call_later(FLOW_TICK_MS / 1000, self._flow_tick)
 
     def relieve(self, int worker):
         for connection in self.throttled.pop(worker, ()):

@@ -11,8 +11,8 @@ from leveret.worker.channel cimport Channel
 from leveret.worker.neighbour cimport Neighbour
 
 cdef enum:
-    CREDIT_WINDOW = 1024        # units under way from another worker
-    CREDIT_UNIT_BYTES = 4096    # a message costs one unit and one more for each of these
+    CREDIT_WINDOW = 16384       # units under way from another worker: at most 8 MB and one message
+    CREDIT_UNIT_BYTES = 512     # a message costs one unit and one more for each of these
 
 
 cdef inline uint32_t credit_cost(const Message* message) noexcept nogil:
