@@ -1,6 +1,6 @@
 """The topology as management shows it: plain maps with the field names of RabbitMQ's HTTP API, without what other processes know better.
 
-Called by the router for its `topology` request; changes nothing. No password hash ever gets in here.
+Called by the router for its `topology` request; changes nothing. Password hashes only leave by `users_with_hashes`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,11 @@ def vhosts(topology: Topology) -> list[dict[str, Any]]:
 def users(topology: Topology) -> list[dict[str, Any]]:
     """`/api/users` without the hashes."""
     return [{"name": user.name, "tags": list(user.tags)} for user in topology.users.values()]
+
+
+def users_with_hashes(topology: Topology) -> list[dict[str, Any]]:
+    """The users as management's logins need them; never shown."""
+    return [{name: value for name, value in user.record().items() if name != "kind"} for user in topology.users.values()]
 
 
 def permissions(topology: Topology) -> list[dict[str, Any]]:

@@ -193,8 +193,13 @@ class Topology:
 
     # --- what is stored
 
-    def restore(self, records: Mapping[int, Record], next_id: int) -> None:
-        """Take in what was stored, into an empty topology. Raises `BrokenRecord`."""
+    def restore(self, records: Mapping[int, Record], next_id: int, *, session: bool = False) -> list[int]:
+        """Take in what was stored: first the durable records, into an empty topology, then those of the session.
+
+        The two are not written in one transaction, so a record of the session may name what is no longer there, or hold a name that has
+        been given out again: such are left out, and their ids returned. Anything that does not fit among the durable ones raises
+        `BrokenRecord`.
+        """
         by_kind: dict[str, list[tuple[int, Record]]] = {}
         for record_id in sorted(records):
             by_kind.setdefault(str(records[record_id].get("kind")), []).append((record_id, records[record_id]))
@@ -209,13 +214,18 @@ class Topology:
         unknown = by_kind.keys() - readers.keys()
         if unknown:
             raise BrokenRecord(f"the stored definitions hold records of an unknown kind: {', '.join(sorted(unknown))}")
+        left_out: list[int] = []
         for kind, reader in readers.items():
             for record_id, record in by_kind.get(kind, ()):
                 try:
                     reader(record_id, record)
                 except (KeyError, TypeError, AmqpError) as error:
-                    raise BrokenRecord(f"record {record_id} of the stored definitions, a {kind}, does not fit: {error!r}") from error
-        self.next_id = max(next_id, max(records, default=0) + 1)
+                    if not session:
+                        sentence = f"record {record_id} of the stored definitions, a {kind}, does not fit: {error!r}"
+                        raise BrokenRecord(sentence) from error
+                    left_out.append(record_id)
+        self.next_id = max(self.next_id, next_id, max(records, default=0) + 1)
+        return left_out
 
     def _restore_vhost(self, record_id: int, record: Record) -> None:
         self.vhosts[record["name"]] = VhostEntry(record_id, record["name"], record["description"], tuple(record["tags"]))
@@ -230,13 +240,19 @@ class Topology:
 
     def _restore_exchange(self, record_id: int, record: Record) -> None:
         fields = {name: record[name] for name in ("name", "type", "durable", "auto_delete", "internal", "arguments")}
-        self._add_exchange(self.vhosts[record["vhost"]], record_id, **fields)
+        vhost = self.vhosts[record["vhost"]]
+        if fields["name"] in vhost.exchanges:
+            raise KeyError(f"there are two exchanges '{fields['name']}'")
+        self._add_exchange(vhost, record_id, **fields)
 
     def _restore_queue(self, record_id: int, record: Record) -> None:
         names = ("vhost", "name", "worker", "durable", "exclusive", "auto_delete", "owner", "arguments")
         queue = QueueEntry(record_id, **{name: record[name] for name in names})
         queue.worker %= self.workers
-        self._add_queue(self.vhosts[queue.vhost], queue)
+        vhost = self.vhosts[queue.vhost]
+        if queue.name in vhost.queues:
+            raise KeyError(f"there are two queues '{queue.name}'")
+        self._add_queue(vhost, queue)
 
     def _restore_binding(self, record_id: int, record: Record) -> None:
         destination = record["destination"]
