@@ -7,6 +7,7 @@ connections were chosen by clients, so they are escaped before they reach a term
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,7 @@ from rich.table import Table
 from rich.text import Text
 
 NAME_CHARACTERS_MAX = 60
+PIPED_CHARACTERS_MAX = 240
 
 
 def status_text(data_dirs: Sequence[Path], *, as_json: bool, top: int, timeout_s: float) -> str:
@@ -27,6 +29,8 @@ def status_text(data_dirs: Sequence[Path], *, as_json: bool, top: int, timeout_s
     if as_json:
         return json.dumps(content, indent=1) + "\n"
     console = Console(highlight=False, soft_wrap=False)
+    if not console.is_terminal and "COLUMNS" not in os.environ:
+        console.width = PIPED_CHARACTERS_MAX  # a file or a pipe has no edge at which to fold
     with console.capture() as shown:
         console.print(report(client.facts, content))
     return shown.get()
@@ -101,7 +105,9 @@ def _rates(stats: Mapping[str, Any]) -> str:
 
 
 def _processes(processes: Iterable[Mapping[str, Any]]) -> Table:
-    table = _table("processes", ["process"], ["pid", "state", "CPU s", "CPU %", "memory", "files", "restarts", "up", "backlog"])
+    table = _table(
+        "\nprocesses", ["process"], ["pid", "state", "CPU s", "CPU %", "memory", "files", "restarts", "up", "backlog"], folds=False
+    )
     for process in processes:
         cpu_s = process.get("cpu_user_s", 0.0) + process.get("cpu_system_s", 0.0)
         state = _name(process.get("state", "down"))
@@ -157,10 +163,11 @@ def _connections(connections: Sequence[Mapping[str, Any]], total: int) -> Table:
     return table
 
 
-def _table(title: str, left: Sequence[str], right: Sequence[str]) -> Table:
-    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 2, 0, 0), header_style="dim")
+def _table(title: str, left: Sequence[str], right: Sequence[str], *, folds: bool = True) -> Table:
+    """Columns to the left hold names, which fold on a narrow terminal unless they are short ones of our own."""
+    table = Table(title=title, title_justify="left", title_style="bold", box=None, padding=(0, 1, 0, 0), header_style="dim")
     for name in left:
-        table.add_column(name, overflow="fold")
+        table.add_column(name, overflow="fold", no_wrap=not folds)
     for name in right:
         table.add_column(name, justify="right", no_wrap=True)
     return table
