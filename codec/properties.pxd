@@ -38,7 +38,7 @@ cdef struct ShortString:
     uint8_t size
 
 cdef struct PropertiesView:
-    uint16_t flags                      # of the properties that are present; the others are zeros
+    uint16_t flags                      # of the properties that are present; numbers of the others are 0, strings are not touched
     uint8_t delivery_mode
     uint8_t priority
     uint32_t headers_size               # of the table's content, after its length
