@@ -4,7 +4,8 @@ The import package is `leveret`; its folders stand at the top of the tree (ARCHI
 between the two, finds the packages and the Cython modules below it, and makes `build/view/leveret/`: a folder of symlinks in which
 every `.pxd` lies under its import name, so that Cython (and mypy) find `leveret.codec` in `codec/`.
 
-`LEVERET_DEBUG=1` builds with bounds checks and C asserts on: slower, and what CI runs the codec and queue tests with once more.
+`LEVERET_DEBUG=1` builds with bounds checks and C asserts on: slower, for hunting. `LEVERET_WITHOUT_EXTENSIONS=1` makes an editable
+install that leaves compiling to `setup.py build_ext --inplace`, which does it in parallel and again only for what changed (Makefile).
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ PACKAGE_DIRS = {"leveret": "broker", "leveret.codec": "codec", "leveret.storage"
 CHECKOUT_DIRS = ("tests", "bench")  # Cython that drives the C interfaces from a test or a bench, imported as `tests.queue.recording`
 QUIET = ("-Wno-unused-variable", "-Wno-unused-function", "-Wno-sign-compare")  # Cython's C has many of them, and none of ours to mend
 DEBUG = os.environ.get("LEVERET_DEBUG") == "1"
+IN_PLACE = "--inplace" in sys.argv
 
 
 def packages() -> dict[str, Path]:
@@ -53,7 +55,7 @@ def make_view(view: Path) -> None:
 def extensions(found: dict[str, Path]) -> list[Extension]:
     """One extension for each `.pyx`, named by its package; in place, those of tests and benches too, which no wheel carries."""
     sources = {f"{package}.{source.stem}": source for package, folder in found.items() for source in sorted(folder.glob("*.pyx"))}
-    if "--inplace" in sys.argv:
+    if IN_PLACE:
         for folder in CHECKOUT_DIRS:
             for source in sorted((ROOT / folder).rglob("*.pyx")):
                 sources[".".join(source.relative_to(ROOT).with_suffix("").parts)] = source
@@ -74,7 +76,11 @@ PACKAGES = packages()
 setup(
     packages=list(PACKAGES),
     package_dir={name: str(folder.relative_to(ROOT)) for name, folder in PACKAGES.items()},
-    ext_modules=cythonize(
+    # A wheel takes whatever lies in its build folder: what was built in place for tests and benches must not be there.
+    options={} if IN_PLACE else {"build": {"build_base": "build/wheel"}},
+    ext_modules=[]
+    if os.environ.get("LEVERET_WITHOUT_EXTENSIONS") == "1"
+    else cythonize(
         extensions(PACKAGES),
         include_path=[str(ROOT / "build" / "view")],
         build_dir="build/cython-debug" if DEBUG else "build/cython",
