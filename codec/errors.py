@@ -71,13 +71,13 @@ class AmqpError(Exception):
         return from_code, (self.reply_code, self.reply_text, self.class_id, self.method_id)
 
 
-class ChannelException(AmqpError):  # noqa: N818 (the protocol's own term)
+class ChannelException(AmqpError):
     """Soft: the channel closes, the connection and its other channels go on. On channel 0 it is answered like a hard one."""
 
     hard = False
 
 
-class ConnectionException(AmqpError):  # noqa: N818 (the protocol's own term)
+class ConnectionException(AmqpError):
     """Hard: the connection closes."""
 
     hard = True
