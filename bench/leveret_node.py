@@ -70,8 +70,7 @@ class LeveretNode:
         """On which worker `queue` and each connection of `leveret perf` is, by the management API: `{"queue": 0, "publisher 0": 0, …}`."""
         rows = self._api("connections")
         told = {row["user_provided_name"].removeprefix("leveret perf "): row["worker"] for row in rows if row["user_provided_name"]}
-        told["queue"] = next((row["worker"] for row in self._api("queues") if row["name"] == queue), -1)
-        return told
+        return told | {"queue": row["worker"] for row in self._api("queues") if row["name"] == queue}  # noqa: B035 - names are unique
 
     def _api(self, path: str) -> list[dict[str, Any]]:
         request = urllib.request.Request(f"http://127.0.0.1:{self.http_port}/api/{path}")

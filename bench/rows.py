@@ -44,7 +44,8 @@ class Row:
     """One row. `measure(node, timing)` makes a figure; goals are None where only looking is meant.
 
     rate_goal: at least so many times RabbitMQ's rate; cpu_goal: at most RabbitMQ's CPU per message divided by this;
-    value_max, cpu_us_max: at most so much, whatever RabbitMQ does; higher_is_better: whether the value is a rate.
+    value_max, cpu_us_max: at most so much, whatever RabbitMQ does; higher_is_better: whether the value is a rate;
+    once: only a node that has just started gives a true figure, so there is one round of it, before all others.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Row:
     cpu_us_max: float | None = None
     higher_is_better: bool = True
     confirms: bool = False
+    once: bool = False
 
 
 def loaded(placement: str = ON_PUBLISHERS_WORKER, **options: Any) -> Callable[[Node, Timing], Figure]:
@@ -70,10 +72,11 @@ def loaded(placement: str = ON_PUBLISHERS_WORKER, **options: Any) -> Callable[[N
             # One connection for each other worker between the publisher's and the consumer's brings the turn round again.
             plan = dataclasses.replace(plan, idle_between=node.workers - 1 if isinstance(node, LeveretNode) else 1)
         where: dict[str, int] = {}
+        wanted = 1 + plan.publishers + plan.consumers + plan.idle_between
 
         def look(progress: Progress) -> None:
-            # Once, before the measured time: the question costs the broker something too.
-            if progress.phase == "warming up" and not where and isinstance(node, LeveretNode):
+            # Before the measured time, and only until all are known: the question costs the broker something too.
+            if progress.phase == "warming up" and len(where) < wanted and isinstance(node, LeveretNode):
                 where.update(node.placement(fleet.plan.queue_names()[0]))
 
         with Fleet(plan, broker_pid=node.pid, on_progress=look) as fleet:
@@ -124,6 +127,17 @@ def start_time(node: Node, _: Timing) -> Figure:
 
 
 ROWS: Final = (
+    Row(
+        "idle",
+        "idle connection + channel; CPU to open both",
+        idle_connections,
+        "KB",
+        value_max=8,
+        cpu_us_max=150,
+        higher_is_better=False,
+        once=True,
+    ),
+    Row("start", "start to accepting connections, empty data", start_time, "s", value_max=0.5, higher_is_better=False, once=True),
     Row("auto_ack_16", "16 B, auto-ack; queue on the publisher's worker", loaded(), rate_goal=8, cpu_goal=25),
     Row("auto_ack_16_other", "16 B, auto-ack; queue on another worker", loaded(ON_ANOTHER_WORKER), rate_goal=8, cpu_goal=25),
     Row("auto_ack_16_one", "16 B, auto-ack; all on one worker", loaded(ALL_ON_ONE_WORKER), rate_goal=8, cpu_goal=25),
@@ -149,6 +163,4 @@ ROWS: Final = (
     Row("fanout_10", "16 B, fan-out 1 to 10 queues, delivered", loaded(exchange_kind="fanout", queues=10), rate_goal=8),
     Row("pika_publish_1k", "1 KB, 2 pika publishers", pika_load.publishing, cpu_us_max=8),
     Row("pika_consume_1k", "1 KB, 2 pika consumers, ack each", pika_load.consuming, cpu_us_max=8),
-    Row("idle", "idle connection + channel; CPU to open both", idle_connections, "KB", value_max=8, cpu_us_max=150, higher_is_better=False),
-    Row("start", "start to accepting connections, empty data", start_time, "s", value_max=0.5, higher_is_better=False),
 )

@@ -65,10 +65,10 @@ def measure_all(rows: Sequence[Row], nodes: Sequence[Node], rounds: int, timing:
     results: dict[str, Figures] = {}
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("", total=len(rows) * rounds * len(nodes))
+        task = progress.add_task("", total=sum(1 if row.once else rounds for row in rows) * len(nodes))
         for row in rows:
             taken: dict[str, list[Figure]] = {node.name: [] for node in nodes}
-            for _ in range(rounds):
+            for _ in range(1 if row.once else rounds):
                 for node in nodes:
                     progress.update(task, description=f"{row.name}: {node.name}")
                     taken[node.name].append(_one(row, node, timing))

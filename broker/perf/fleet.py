@@ -20,13 +20,13 @@ from typing import Any, Final
 
 from leveret.perf.histogram import Histogram
 from leveret.perf.plan import Plan
-from leveret.perf.process_tree import Usage, process_tree, rss_bytes
+from leveret.perf.process_tree import MachineTime, Usage, process_tree, rss_bytes
 from leveret.perf.report import BrokerUse, LoaderUse, Report
 from leveret.perf.session import Session
 from leveret.perf.topology import declare, delete, left_in_queues
 
 _READY_S: Final = 60.0
-_DRAIN_S: Final = 40.0  # how long consumers may take for what is still queued after the publishers have ended
+_DRAIN_S: Final = 70.0  # how long consumers may take for what is still queued after the publishers have ended
 _QUIET_S: Final = 2.0  # nothing has come for so long: nothing will
 _SAMPLE_S: Final = 1.0  # between two looks at the broker's memory
 _RUN_ON_S: Final = 20.0  # beyond the planned end, before a load counts as stuck
@@ -94,6 +94,7 @@ class Fleet:
         self._declared = False
         self._rss_max_bytes = 0
         self._sampled_at_s = 0.0
+        self._machine_busy_share = 0.0
         self._heard_at_s = 0.0  # when a consumer's count last rose
         self._publishers = [self._spawn("publisher", index) for index in range(plan.publishers)]
         self._consumers = [self._spawn("consumer", index) for index in range(plan.consumers)]
@@ -195,6 +196,7 @@ class Fleet:
         while time.monotonic_ns() < begin_ns:
             self._pump(min(0.25, max(0.0, (begin_ns - time.monotonic_ns()) / 1e9)))
         samples = self._sample()
+        machine_before = MachineTime.now()
         self._progress.phase = "measuring"
         if end_ns is None:
             while not self._all_counted():
@@ -202,6 +204,7 @@ class Fleet:
         else:
             while (left_s := (end_ns - time.monotonic_ns()) / 1e9) > 0:
                 self._pump(min(0.25, left_s))
+        self._machine_busy_share = MachineTime.now().busy_share_since(machine_before)
         return samples + self._sample()
 
     def _sample(self) -> list[tuple[float, list[Usage]]]:
@@ -321,6 +324,7 @@ class Fleet:
             confirm_latency=confirm_latency,
             loaders=[LoaderUse.of(part) for part in measured],
             broker=BrokerUse.between(samples, self._rss_max_bytes) if len(samples) == 2 else None,
+            machine_busy_share=self._machine_busy_share,
         )
 
 

@@ -38,7 +38,7 @@ from leveret.perf.session import CHANNEL_ID, BrokerRefused, BrokerUnreachable, S
 from leveret.perf.topology import declare
 
 _SLICE_NS: Final = 100_000_000  # how long a line runs before it looks at its input and tells its progress
-_SETTLE_S: Final = 30.0  # for the last confirms, after the load
+_SETTLE_S: Final = 60.0  # for the last confirms, after the load
 _BLOCK_BYTES: Final = 1 << 16
 _BASIC_CLASS: Final = 60
 _NEVER_NS: Final = (1 << 63) - 1

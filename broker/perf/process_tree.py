@@ -1,5 +1,6 @@
 """The CPU time and memory of a process with all of its descendants, read from `/proc`.
 
+Beside it the time of the whole machine, because a figure taken on one that had no core to spare says little about anybody's speed.
 Used by `leveret perf --broker-pid` and by the benches, so that both brokers are counted by one rule: user plus system time of every
 process in the tree, whatever each is called, plus what ended descendants left to their parents. It only looks; it never signals anybody.
 """
@@ -69,6 +70,24 @@ def _title(pid: int, name: str) -> str:
         if word == b"-m":
             return following.decode(errors="replace")
     return name
+
+
+@dataclass(frozen=True, slots=True)
+class MachineTime:
+    """Seconds that all cores together have spent since the machine started: in all, and doing nothing."""
+
+    total_s: float
+    idle_s: float
+
+    @classmethod
+    def now(cls) -> MachineTime:
+        ticks = [int(field) for field in Path("/proc/stat").read_text(encoding="ascii").split("\n", 1)[0].split()[1:9]]
+        return cls(sum(ticks) / _TICKS_PER_S, (ticks[3] + ticks[4]) / _TICKS_PER_S)  # idle, and waiting for a disk
+
+    def busy_share_since(self, before: MachineTime) -> float:
+        """0.0 to 1.0: how much of all cores' time went to anybody."""
+        passed_s = self.total_s - before.total_s
+        return 1.0 - (self.idle_s - before.idle_s) / passed_s if passed_s > 0 else 0.0
 
 
 def cpu_s(tree: list[Usage]) -> float:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import time
 
-from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes, rss_bytes
+from leveret.perf.process_tree import MachineTime, cpu_s, process_tree, pss_bytes, rss_bytes
 
 # A shell whose child has a child; the innermost says its pid when it has burnt 100 ms of CPU, and waits for its input to end.
 BURN = "import os, sys, time\nwhile time.process_time() < 0.1: pass\nprint(os.getpid(), flush=True)\nsys.stdin.read()\n"
@@ -27,6 +28,20 @@ def test_descendants_count_and_strangers_do_not() -> None:
     # What the ended children used stays with whoever waited for them: with us.
     assert process_tree(process.pid) == []
     assert process_tree(os.getpid())[0].cpu_s >= 0.05
+
+
+def test_a_machine_is_busy_while_a_process_burns() -> None:
+    before = MachineTime.now()
+    began_s = time.process_time()
+    while time.process_time() - began_s < 0.2:
+        pass
+    cores = os.cpu_count() or 1
+    after = MachineTime.now()
+    assert 0 < after.busy_share_since(before) <= 1.0
+    # Our 0.2 s are in it, less a tick or two.
+    assert after.busy_share_since(before) * (after.total_s - before.total_s) >= 0.17
+    assert after.total_s - before.total_s >= 0.17 * cores
+    assert before.busy_share_since(before) == 0.0
 
 
 def test_a_process_is_named_by_the_module_that_it_runs() -> None:
