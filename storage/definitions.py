@@ -75,8 +75,8 @@ class Definitions:
         self._env = self._open(map_bytes)
         try:
             self._env.reader_check()
-            self._meta = self._env.open_db(b"meta")
-            self._records = self._env.open_db(b"records")
+            if not self._find_databases():
+                self._make_databases(records_version)
             self._check_format(records_version)
         except lmdb.Error as error:
             self._env.close()
@@ -119,15 +119,35 @@ class Definitions:
                     )
                 return environment
 
+    def _find_databases(self) -> bool:
+        """Open the two databases; False if there is nothing at all yet."""
+        with self._env.begin() as txn:
+            if not txn.stat()["entries"]:
+                return False
+        try:
+            self._meta = self._env.open_db(b"meta", create=False)
+            self._records = self._env.open_db(b"records", create=False)
+        except (lmdb.NotFoundError, lmdb.IncompatibleError):
+            raise ForeignStore(f"{self.directory} does not hold definitions of this broker: it holds something else") from None
+        return True
+
+    def _make_databases(self, records_version: int) -> None:
+        """All in one transaction: a process killed in the middle leaves nothing at all, and a slow disk is waited for once."""
+        try:
+            with self._env.begin(write=True) as txn:
+                self._meta = self._env.open_db(b"meta", txn=txn)
+                self._records = self._env.open_db(b"records", txn=txn)
+                txn.put(b"format", _U32.pack(FORMAT_VERSION), db=self._meta)
+                txn.put(b"records", _U32.pack(records_version), db=self._meta)
+                txn.put(b"next_id", _U64.pack(1), db=self._meta)
+        except lmdb.Error as error:
+            raise self._failure(error, 0) from error
+
     def _check_format(self, records_version: int) -> None:
         with self._env.begin() as txn:
             format_version, found = (txn.get(key, db=self._meta) for key in (b"format", b"records"))
-            foreign = format_version is None and (txn.stat(self._meta)["entries"] or txn.stat(self._records)["entries"])
-        if foreign or (format_version is not None and (len(format_version) != 4 or found is None or len(found) != 4)):
+        if format_version is None or found is None or len(format_version) != 4 or len(found) != 4:
             raise ForeignStore(f"{self.directory} does not hold definitions of this broker: they have no version")
-        if format_version is None or found is None:
-            self._write({}, 1, {b"format": _U32.pack(FORMAT_VERSION), b"records": _U32.pack(records_version)})
-            return
         for what, stored, ours in (("format", format_version, FORMAT_VERSION), ("records", found, records_version)):
             (version,) = _U32.unpack(stored)
             if version != ours:
@@ -154,9 +174,6 @@ class Definitions:
 
     def commit(self, changes: Mapping[int, Mapping[str, Any] | None], next_id: int) -> None:
         """Write (a map) and remove (None) records, all or nothing, and wait until they are safe. Always from the same thread."""
-        self._write(changes, next_id, {})
-
-    def _write(self, changes: Mapping[int, Mapping[str, Any] | None], next_id: int, meta: Mapping[bytes, bytes]) -> None:
         size = 0
         try:
             with self._env.begin(write=True) as txn:
@@ -169,15 +186,16 @@ class Definitions:
                         size += len(value)
                         txn.put(key, value, db=self._records)
                 txn.put(b"next_id", _U64.pack(next_id), db=self._meta)
-                for name, packed in meta.items():
-                    txn.put(name, packed, db=self._meta)
-        except lmdb.MapFullError as error:
-            raise DiskFull(f"the definitions in {self.directory} have reached their largest size") from error
         except lmdb.Error as error:
-            # LMDB says EIO for a full disk too; only the file system can tell.
-            if self._free_bytes() < size + SPARE_BYTES:
-                raise DiskFull(f"no room for the definitions: the disk of {self.directory} is full") from error
-            raise StoreFailed(f"the definitions in {self.directory} could not be written: {error}") from error
+            raise self._failure(error, size) from error
+
+    def _failure(self, error: lmdb.Error, size: int) -> StoreError:
+        """What a failed commit of `size` bytes means. LMDB says EIO for a full disk too: only the file system can tell."""
+        if isinstance(error, lmdb.MapFullError):
+            return DiskFull(f"the definitions in {self.directory} have reached their largest size")
+        if self._free_bytes() < size + SPARE_BYTES:
+            return DiskFull(f"no room for the definitions: the disk of {self.directory} is full")
+        return StoreFailed(f"the definitions in {self.directory} could not be written: {error}")
 
     def _free_bytes(self) -> int:
         try:

@@ -96,12 +96,13 @@ class Router:
         if self.topology.vhosts:
             return
         user, vhost = self.settings.default_user, self.settings.default_vhost
-        for command in (
+        commands = (
             CreateVhost(vhost),
             PutUser(user, hash_password(self.settings.default_pass), tags=("administrator",)),
             SetPermissions(user, vhost, ".*", ".*", ".*"),
-        ):
-            await self.apply(command)
+        )
+        # Together, so that they are one batch: all or nothing is there after a kill.
+        await asyncio.gather(*[self.apply(command) for command in commands])
 
     def serve(self) -> None:
         """Listen for links."""
