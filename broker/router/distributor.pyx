@@ -463,7 +463,7 @@ cdef class Distributor:
         byte_map_free(&source.memo)
         return 0
 
-    # --- for tests, benches and management
+    # --- for tests and management
 
     def queues_of(self, uint32_t exchange_id, bytes key not None, bytes properties=b""):
         """Where a message goes, by way of the memo: worker -> queue ids. Counts as no publish."""
@@ -485,27 +485,6 @@ cdef class Distributor:
         finally:
             if not kept:
                 free(route)
-
-    def time_routes(self, uint32_t exchange_id, list keys not None, uint32_t rounds):
-        """Find the route of each key `rounds` times over; the number of queues found. For the bench: no packets are written."""
-        cdef Subject subject
-        cdef bint kept
-        cdef Route* route
-        cdef Source source = self.sources[exchange_id]
-        cdef uint64_t total = 0
-        cdef uint32_t _round
-        cdef bytes key
-        subject.properties = NULL
-        subject.properties_size = 0
-        for _round in range(rounds):
-            for key in keys:
-                subject.key = key
-                subject.key_size = len(key)
-                route = self.find_route(source, &subject, &kept)
-                total += route.queue_count
-                if not kept:
-                    free(route)
-        return total
 
     def statistics(self):
         """Counters since the process began, by exchange id; the memo; every worker's link."""

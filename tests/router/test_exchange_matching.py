@@ -78,7 +78,7 @@ MODELS: list[tuple[Callable[[int], DirectExchange | FanoutExchange | TopicExchan
 
 
 @pytest.mark.parametrize(("kind", "matches"), MODELS, ids=["direct", "fanout", "topic", "topic-by-table"])
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(history=binding_histories(), keys=st.lists(KEYS, min_size=1, max_size=8))
 def test_matching_is_what_the_definition_says(kind, matches, history, keys) -> None:
     exchange = kind(1)
@@ -143,12 +143,12 @@ def test_runs_of_wildcards_have_one_form() -> None:
 
 
 def seconds_to_match(exchange: TopicExchange, key: bytes) -> float:
-    """The best of five, so that another process's turn on the processor does not count."""
+    """Processor time, the best of ten: other processes' turns do not count, and what they do to the caches counts little."""
     best = float("inf")
-    for _ in range(5):
-        begun = time.perf_counter()
+    for _ in range(10):
+        begun = time.thread_time()
         exchange.match(key)
-        best = min(best, time.perf_counter() - begun)
+        best = min(best, time.thread_time() - begun)
     return best
 
 
@@ -270,7 +270,7 @@ HEADER_VALUES = st.one_of(st.integers(0, 2), st.sampled_from(["x", "y"]), st.boo
 TABLES = st.dictionaries(st.sampled_from(["a", "b", "c", "x-d"]), HEADER_VALUES, max_size=4)
 
 
-@settings(max_examples=400, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(
     bindings=st.lists(st.tuples(st.integers(1, 9), st.sampled_from(["all", "any", "all-with-x", "any-with-x"]), TABLES), max_size=12),
     headers=TABLES,
@@ -301,7 +301,7 @@ def test_a_wrong_x_match_is_refused_with_rabbitmqs_text() -> None:
     )
 
 
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=200, deadline=None)
 @given(junk=st.binary(max_size=60))
 def test_properties_that_cannot_be_read_match_nothing_and_harm_nothing(junk: bytes) -> None:
     exchange = HeadersExchange(1)

@@ -2,10 +2,11 @@
 
 The patterns form a trie. Its words are interned, a child is found in one hash table by (node, word id). Matching reads the key once, word
 by word, with the *set* of nodes that the words so far can have led to; a node enters that set at most once per word, so the work is at most
-words x nodes however the wildcards are arranged, and never exponential. Three things keep the set small:
+words x nodes however the wildcards are arranged, and never exponential. Four things keep it far below that:
 
 - a pattern is first brought to a normal form (`#.#` is `#`, `#.*` is `*.#`), so that `#.#.#.#` is one node;
 - a `#` node matches whatever follows, so its own destinations are taken when it is reached, and it stays in the set only to lead on;
+- a `#` node that goes on with one word only waits in a list for that word, and costs nothing while other words go by;
 - when the only way on from one `#` leads to another `#` that has been reached, the first is needless: the later one stays reached anyway.
 
 Words are as RabbitMQ splits them: the empty key has no word at all, `.` has two empty ones, and an empty word is a word.
@@ -53,8 +54,10 @@ cdef class TopicExchange(Exchange):
     def __dealloc__(self):
         cdef uint32_t at
         for at in range(self.node_count):
-            destination_set_free(&self.nodes[at].bound)
+            destination_set_free(&self.bound[at])
         free(self.nodes)
+        free(self.bound)
+        free(self.waiting)
         free(self.reached)
         free(self.reached_next)
         integer_map_free(&self.children)
@@ -88,6 +91,10 @@ cdef class TopicExchange(Exchange):
                 if moved == NULL:
                     raise MemoryError()
                 self.nodes = <Node*>moved
+                moved = realloc(self.bound, capacity * sizeof(DestinationSet))
+                if moved == NULL:
+                    raise MemoryError()
+                self.bound = <DestinationSet*>moved
                 # A set of reached nodes holds each node at most twice: entered in this step, or a `#` that stayed.
                 moved = realloc(self.reached, capacity * 2 * sizeof(uint32_t))
                 if moved == NULL:
@@ -101,6 +108,7 @@ cdef class TopicExchange(Exchange):
             node = self.node_count
             self.node_count += 1
         memset(&self.nodes[node], 0, sizeof(Node))
+        memset(&self.bound[node], 0, sizeof(DestinationSet))
         self.nodes[node].parent = parent
         self.nodes[node].word = word
         return node if node else 1
@@ -117,6 +125,20 @@ cdef class TopicExchange(Exchange):
             return 0
         found = integer_map_find(&self.children, (<uint64_t>(node + 1) << 32) | <uint32_t>found[0])
         return <uint32_t>found[0] if found != NULL else 0
+
+    cdef int make_waiting(self) except -1:
+        """Room for the list of the newest word."""
+        cdef uint32_t size = self.waiting_size * 2 if self.waiting_size else 16
+        cdef Waiting* moved
+        if self.next_word <= self.waiting_size:
+            return 0
+        moved = <Waiting*>realloc(self.waiting, size * sizeof(Waiting))
+        if moved == NULL:
+            raise MemoryError()
+        memset(moved + self.waiting_size, 0, (size - self.waiting_size) * sizeof(Waiting))
+        self.waiting = moved
+        self.waiting_size = size
+        return 0
 
     cdef int add(self, bytes key, uint64_t destination, dict arguments) except -1:
         cdef uint32_t node = 0, child, word_id
@@ -142,12 +164,17 @@ cdef class TopicExchange(Exchange):
                         else:
                             word_id = self.next_word
                             self.next_word += 1
+                            self.make_waiting()
                         byte_map_set(&self.words, word, len(word), (<uint64_t>1 << 32) | word_id)
                     child = self.new_node(node, word_id)
                     integer_map_set(&self.children, (<uint64_t>(node + 1) << 32) | word_id, child)
                     self.nodes[node].exact += 1
+                    self.nodes[node].only_word = word_id if self.nodes[node].exact == 1 else 0
+                    self.nodes[node].only_child = child
             node = child
-        return destination_set_add(&self.nodes[node].bound, destination)
+        destination_set_add(&self.bound[node], destination)
+        self.nodes[node].bound_count = self.bound[node].count
+        return 0
 
     cdef int remove(self, bytes key, uint64_t destination, dict arguments) except -1:
         cdef uint32_t node = 0, child, parent
@@ -159,10 +186,11 @@ cdef class TopicExchange(Exchange):
             if child == 0:
                 raise KeyError(key)
             node = child
-        if not destination_set_remove(&self.nodes[node].bound, destination):
+        if not destination_set_remove(&self.bound[node], destination):
             raise KeyError(key)
+        self.nodes[node].bound_count = self.bound[node].count
         # Nodes that nothing hangs on any more go, and with them words that no edge carries.
-        while node and self.nodes[node].bound.count == 0 and not (
+        while node and self.nodes[node].bound_count == 0 and not (
             self.nodes[node].star or self.nodes[node].hash or self.nodes[node].exact
         ):
             parent = self.nodes[node].parent
@@ -174,6 +202,7 @@ cdef class TopicExchange(Exchange):
             else:
                 integer_map_remove(&self.children, (<uint64_t>(parent + 1) << 32) | self.nodes[node].word)
                 self.nodes[parent].exact -= 1
+                self.nodes[parent].only_word = 0
                 found = byte_map_find(&self.words, word, len(word))
                 found[0] -= <uint64_t>1 << 32
                 if (found[0] >> 32) == 0:
@@ -198,10 +227,17 @@ cdef class TopicExchange(Exchange):
         """The words read so far lead to a `#`: it matches from here to the end of the key. 1 when it took destinations."""
         cdef Node* at = &self.nodes[node]
         cdef Node* above
-        if at.opened == self.current_match:
+        cdef Waiting* waiting
+        if at.entered == self.current_match:
             return 0
-        at.opened = self.current_match
-        if at.star or at.exact:
+        at.entered = self.current_match
+        if at.only_word and not at.star:
+            waiting = &self.waiting[at.only_word]
+            at.next_waiting = waiting.first if waiting.match == self.current_match else 0
+            waiting.match = self.current_match
+            waiting.first = node
+            self.any_waiting = True
+        elif at.star or at.exact:
             self.reached_next[self.next_count] = node
             self.next_count += 1
         above = &self.nodes[at.parent]
@@ -210,11 +246,13 @@ cdef class TopicExchange(Exchange):
             if above.word == WORD_HASH:
                 above.closed = self.current_match
                 break
-            if above.bound.count or above == &self.nodes[0]:
+            if above.bound_count or above == &self.nodes[0]:
                 break
             above = &self.nodes[above.parent]
-        into.add_all(&at.bound)
-        return 1 if at.bound.count else 0
+        if at.bound_count:
+            into.add_all(&self.bound[node])
+            return 1
+        return 0
 
     cdef int route(self, const Subject* subject, Destinations into) except -1:
         cdef const uint8_t* word = subject.key
@@ -222,7 +260,7 @@ cdef class TopicExchange(Exchange):
         cdef const uint8_t* dot
         cdef uint64_t* found
         cdef uint32_t* swapped
-        cdef uint32_t count, at, word_id
+        cdef uint32_t count, at, word_id, waits
         cdef uint64_t below
         cdef Node* node
         cdef int matched
@@ -230,13 +268,14 @@ cdef class TopicExchange(Exchange):
         self.current_match += 1
         self.step += 1
         self.next_count = 0
+        self.any_waiting = False
         matched = self.enter(0, into)
         while True:
             swapped = self.reached
             self.reached = self.reached_next
             self.reached_next = swapped
             count = self.next_count
-            if not more or count == 0:
+            if not more or (count == 0 and not self.any_waiting):
                 break
             dot = <const uint8_t*>memchr(word, c".", end - word) if word < end else NULL
             if dot == NULL:
@@ -247,6 +286,8 @@ cdef class TopicExchange(Exchange):
             word = dot + 1
             self.step += 1
             self.next_count = 0
+            # Taken before anything is reached: what begins to wait for this word now goes on when it comes again.
+            waits = self.waiting[word_id].first if word_id and self.waiting[word_id].match == self.current_match else 0
             for at in range(count):
                 node = &self.nodes[self.reached[at]]
                 if node.word == WORD_HASH:
@@ -254,16 +295,24 @@ cdef class TopicExchange(Exchange):
                         continue
                     self.reached_next[self.next_count] = self.reached[at]
                     self.next_count += 1
-                if node.exact and word_id:
+                if node.only_word:
+                    if node.only_word == word_id:
+                        matched |= self.enter(node.only_child, into)
+                elif node.exact and word_id:
                     below = (<uint64_t>(self.reached[at] + 1) << 32) | word_id
                     found = integer_map_find(&self.children, below)
                     if found != NULL:
                         matched |= self.enter(<uint32_t>found[0], into)
                 if node.star:
                     matched |= self.enter(node.star, into)
+            while waits:
+                node = &self.nodes[waits]
+                if node.closed != self.current_match:
+                    matched |= self.enter(node.only_child, into)
+                waits = node.next_waiting
         for at in range(count):
             node = &self.nodes[self.reached[at]]
-            if node.word != WORD_HASH and node.bound.count:
-                into.add_all(&node.bound)
+            if node.bound_count and node.word != WORD_HASH:
+                into.add_all(&self.bound[self.reached[at]])
                 matched = 1
         return matched
