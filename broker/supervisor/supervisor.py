@@ -219,10 +219,10 @@ class Supervisor:
         self.is_ready = True
         facts = self.ready_facts()
         self._data_dir.write_node(facts)
-        readiness.notify(READY=1, STATUS=f"serving AMQP on port {self._amqp_port}")
         log.info("node ready after %.2f s", time.monotonic() - self._started_monotonic)
-        self._start(self._post("management"))
         self._on_ready(facts)
+        readiness.notify(READY=1, STATUS=f"serving AMQP on port {self._amqp_port}")
+        self._start(self._post("management"))
 
     def _on_exit(self, post: Post, child: ChildProcess, returncode: int) -> None:
         post.child = None
