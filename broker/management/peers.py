@@ -30,6 +30,7 @@ class Peers:
     def __init__(self, poller: Poller, runtime_dir: Path, workers: int, hello: Hello, supervisor: Link) -> None:
         self.workers: Sequence[int] = range(workers)
         self._supervisor = supervisor
+        self._silent: set[tuple[str, int, str]] = set()
         receiver = _Deaf()
         self._router = Dialler(poller, runtime_dir / "router.sock", hello, receiver)
         self._workers = [Dialler(poller, runtime_dir / f"worker-{index}.sock", hello, receiver) for index in self.workers]
@@ -37,14 +38,22 @@ class Peers:
     async def ask(self, kind: str, index: int, verb: str) -> Answer | None:
         """The answer of one process (`router`, `worker`, `supervisor`) to `verb`, or None when none comes in time."""
         link = self._link(kind, index)
-        if link is None:
-            return None
-        try:
-            answer = await link.request(verb, {}, ANSWER_S)
-        except (LinkClosed, RequestFailed, AmqpError, TimeoutError) as error:
-            log.warning("no answer from %s %d to %r: %s", kind, index, verb, error or type(error).__name__)
-            return None
-        return answer if isinstance(answer, dict) else None
+        answer, why = None, "there is no link"
+        if link is not None:
+            try:
+                answer = await link.request(verb, {}, ANSWER_S)
+                why = f"it was {type(answer).__name__}, not a map"
+            except (LinkClosed, RequestFailed, AmqpError, TimeoutError) as error:
+                why = str(error) or type(error).__name__
+        if isinstance(answer, dict):
+            if (kind, index, verb) in self._silent:
+                self._silent.remove((kind, index, verb))
+                log.info("%s %d answers %r again", kind, index, verb)
+            return answer
+        if (kind, index, verb) not in self._silent:  # pages ask often; one line tells it all
+            self._silent.add((kind, index, verb))
+            log.warning("no answer from %s %d to %r: %s", kind, index, verb, why)
+        return None
 
     def _link(self, kind: str, index: int) -> Link | None:
         if kind == "worker":

@@ -44,7 +44,7 @@ cdef class Subscription:
 
 
 cdef class LocalConsumer(Consumer):
-    cdef Subscription subscription
+    cdef readonly Subscription subscription
 
 
 cdef class RemoteConsumer(Consumer):

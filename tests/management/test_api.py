@@ -120,8 +120,10 @@ def test_the_predeclared_exchanges_are_listed(broker: Broker) -> None:
 def own_connection(broker: Broker, connection: pika.BlockingConnection) -> dict[str, Any]:
     """The API's row of this connection: its name has the address of our end."""
     host, port = connection._impl._transport._sock.getsockname()[:2]
-    (row,) = [row for row in broker.api("connections") if row["name"].startswith(f"{host}:{port} -> ")]
-    return row
+    rows = broker.api("connections")
+    found = [row for row in rows if row["name"].startswith(f"{host}:{port} -> ")]
+    assert len(found) == 1, [row["name"] for row in rows]
+    return dict(found[0])
 
 
 def test_a_connection_its_channel_and_its_consumer(

@@ -114,16 +114,22 @@ def test_every_process_is_asked_by_its_own_link(folder: Path) -> None:
 
 
 @pytest.mark.parametrize("behaviour", ["hangs", "fails", "refuses", "answers nonsense"])
-def test_a_process_that_gives_no_answer_gives_none_in_bounded_time(folder: Path, behaviour: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_gives_no_answer_gives_none_in_bounded_time(
+    folder: Path, behaviour: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO")
     monkeypatch.setattr(peers_module, "ANSWER_S", 0.05)
 
     async def scenario(processes: Processes) -> None:
         processes.workers[0].behaviour = behaviour
         async with asyncio.timeout(5):
             assert await processes.peers.ask("worker", 0, "statistics") is None
+            assert await processes.peers.ask("worker", 0, "statistics") is None
         assert await processes.peers.ask("worker", 1, "statistics") is not None
         processes.workers[0].behaviour = "answers"
         assert await processes.peers.ask("worker", 0, "statistics") == {"name": "worker-0", "verb": "statistics"}
+        lines = [record.message for record in caplog.records if record.name == peers_module.__name__]
+        assert [line.split(":")[0] for line in lines] == ["no answer from worker 0 to 'statistics'", "worker 0 answers 'statistics' again"]
 
     with_processes(folder, scenario)
 
