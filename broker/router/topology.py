@@ -155,6 +155,7 @@ class Topology:
         self._exclusive: dict[str, dict[int, QueueEntry]] = {}
         self._alternates: dict[tuple[str, str], dict[int, ExchangeEntry]] = {}  # (vhost, alternate's name) -> those that name it
         self._applied = Applied({})
+        self._told: set[int] = set()  # exchanges whose routes this command has changed
         self._handlers: Mapping[type[Any], Callable[[Any], dict[str, Any]]] = {
             DeclareExchange: self._declare_exchange,
             DeleteExchange: self._delete_exchange,
@@ -175,6 +176,7 @@ class Topology:
     def apply(self, command: Command) -> Applied:
         """Carry the command out. Raises an `AmqpError` and then nothing has changed."""
         self._applied = Applied({})
+        self._told.clear()
         self._applied.result = self._handlers[type(command)](command)
         return self._applied
 
@@ -636,20 +638,24 @@ class Topology:
         self._store(binding.id, binding.durable, None)
 
     def _routes_changed(self, *exchanges: ExchangeEntry) -> None:
-        """Tell the distributor: routes from these, and from whatever leads to them, may have changed."""
-        if not exchanges:
-            return
-        reached = {exchange.id for exchange in exchanges}
-        unread = list(exchanges)
+        """Tell the distributor: routes from these, and from whatever leads to them, may have changed.
+
+        Called before bindings go and after they have come. Nothing is routed while a command is carried out, so each exchange is told of
+        once, and a long chain that goes as a whole is walked once.
+        """
+        unread = [exchange for exchange in exchanges if exchange.id not in self._told]
+        reached = {exchange.id for exchange in unread}
         while unread:
             exchange = unread.pop()
             before: list[ExchangeEntry] = [binding.source for binding in exchange.inbound.values()]
             before += self._alternates.get((exchange.vhost, exchange.name), {}).values()
             for source in before:
-                if source.id not in reached:
+                if source.id not in reached and source.id not in self._told:
                     reached.add(source.id)
                     unread.append(source)
-        self.routing.routes_changed(reached)
+        if reached:
+            self._told |= reached
+            self.routing.routes_changed(reached)
 
 
 def alternate_of(arguments: bytes, described: str) -> str | None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import random
 import time
 from collections.abc import Callable
+from itertools import accumulate
+from operator import or_
 
 import pytest
 from hypothesis import given, settings
@@ -38,7 +40,7 @@ def topic_matches_by_table(pattern: list[bytes], key: list[bytes]) -> bool:
     reached = [True] + [False] * len(key)  # whether the pattern so far matches the first n words
     for word in pattern:
         if word == b"#":
-            reached = [any(reached[: size + 1]) for size in range(len(key) + 1)]
+            reached = list(accumulate(reached, or_))
         else:
             reached = [False] + [before and word in (b"*", key[at]) for at, before in enumerate(reached[:-1])]
     return reached[-1]
