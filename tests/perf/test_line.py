@@ -164,6 +164,7 @@ def test_one_ack_is_for_many_and_the_rest_follows_when_nothing_more_comes(ends: 
         (encode_method_frame(1, methods.BasicDeliver(consumer_tag="0", delivery_tag=1)) + STOP, "content was due"),
         (b"", "without connection.close"),
     ],
+    ids=["end octet", "body alone", "end octet later", "too long", "frame type", "method for content", "closed line"],
 )
 def test_what_is_not_amqp_ends_the_line_with_a_reason(ends: tuple[socket.socket, socket.socket], sent: bytes, complaint: str) -> None:
     line_end, broker_end = ends
