@@ -16,8 +16,6 @@ import hashlib
 import os
 import re
 import socket
-import tempfile
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -382,6 +380,8 @@ def default_runtime_dir(data_dir: Path, environment: Mapping[str, str]) -> Path:
         return Path(given.split(":")[0])
     if (given := environment.get("XDG_RUNTIME_DIR")) and Path(given).is_dir():
         return Path(given) / f"leveret-{mark}"
+    import tempfile  # every process imports this module, but only the first one looks for defaults
+
     return Path(tempfile.gettempdir()) / f"leveret-{os.geteuid()}-{mark}"
 
 
@@ -395,6 +395,8 @@ def _file(config: Path | None, environment: Mapping[str, str]) -> Path | None:
 
 
 def _from_file(file: Path) -> dict[str, object]:
+    import tomllib  # as above
+
     try:
         content = tomllib.loads(file.read_text(encoding="utf-8"))
     except OSError as error:

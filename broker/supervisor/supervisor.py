@@ -227,7 +227,7 @@ class Supervisor:
     def _on_exit(self, post: Post, child: ChildProcess, returncode: int) -> None:
         post.child = None
         if self._stopping is not None:
-            if returncode != 0:
+            if returncode != 0 and (child.is_ready or post.kind != "management"):
                 log.warning("%s, process %d, ended with %s while stopping", post.name, child.pid, exit_reason(returncode))
             return
         served_s = time.monotonic() - child.ready_at if child.ready_at is not None else 0.0
@@ -286,7 +286,9 @@ class Supervisor:
         if not children:
             return
         for child in children:
-            if not child.link.is_closed:
+            if kind == "management" and not child.is_ready:
+                child.kill()  # still importing, it holds nothing and would not hear us before it is done
+            elif not child.link.is_closed:
                 answer = child.link.ask("shutdown", {"reason": CLIENTS_REASON})
                 # It tells nothing that the exit does not; its failure (a child that dies first) is no news either.
                 answer.add_done_callback(lambda answer: answer.cancelled() or answer.exception())
