@@ -207,7 +207,7 @@ cdef class WorkerState:
 
     cdef int add_flowing(self, Connection connection) except -1:
         if not self.flowing:
-            self.poller.loop.call_later(FLOW_TICK_MS / 1000, self._flow_tick)
+            self.poller.loop.call_later(FLOW_TICK_MS / 1000.0, self._flow_tick)
         self.flowing.append(connection)
         return 0
 
@@ -218,7 +218,7 @@ cdef class WorkerState:
             if connection.flow_tick():
                 self.flowing.append(connection)
         if self.flowing:
-            self.poller.loop.call_later(FLOW_TICK_MS / 1000, self._flow_tick)
+            self.poller.loop.call_later(FLOW_TICK_MS / 1000.0, self._flow_tick)
 
     def relieve(self, int worker):
         for connection in self.throttled.pop(worker, ()):
