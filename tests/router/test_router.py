@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 import random
 import shutil
+import subprocess
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -231,6 +233,12 @@ def kept(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     return [change for change in changes if change.get("id") not in removed]
 
 
+def assert_sound(environment: Path) -> None:
+    """LMDB's own offline check: every page reachable once, free and live pages cover the file."""
+    verified = subprocess.run([sys.executable, "-m", "lmdb", "verify", "-e", str(environment)], capture_output=True, text=True, check=False)
+    assert verified.returncode == 0, verified.stdout + verified.stderr
+
+
 def test_answered_commands_survive_a_kill_at_any_moment(folder: Path) -> None:
     """Random commands, one after the other over two links, and a SIGKILL in the middle: whatever was answered is there afterwards."""
     seed = random.randrange(1 << 30)
@@ -262,6 +270,7 @@ def test_answered_commands_survive_a_kill_at_any_moment(folder: Path) -> None:
                 await worker.hears(lambda worker=worker: len(worker.changes) >= rng.randint(20, 120))
                 await router.kill()
                 await asyncio.wait(churning)
+                assert_sound(folder / "data" / "definitions")
                 for task in churning:
                     assert task.exception() is not None
                 await router.start()
