@@ -20,7 +20,7 @@ NO_PERMISSION = 77
 CONFIG = 78  # the file or the environment is wrong
 
 
-class Refusal(Exception):  # noqa: N818 (it is not an error of the program)
+class Refusal(Exception):
     """`sentence` is for the user's eyes, without a final newline; `exit_code` is one of those above."""
 
     def __init__(self, sentence: str, exit_code: int) -> None:
