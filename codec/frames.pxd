@@ -49,11 +49,12 @@ cdef inline Py_ssize_t next_frame(const uint8_t* data, size_t size, uint32_t fra
     cdef uint32_t payload_size
     if size < FRAME_HEAD_SIZE:
         return 0
-    if <uint8_t>(data[0] - 1) > 2 and data[0] != FRAME_HEARTBEAT:
-        return FRAME_FAULT_TYPE
+    # The size first: that is what RabbitMQ says of garbage.
     payload_size = load_u32(data + 3)
     if payload_size > frame_max and frame_max != 0:
         return FRAME_FAULT_SIZE
+    if <uint8_t>(data[0] - 1) > 2 and data[0] != FRAME_HEARTBEAT:
+        return FRAME_FAULT_TYPE
     if size < <size_t>payload_size + FRAME_OVERHEAD:
         return 0
     if data[FRAME_HEAD_SIZE + <size_t>payload_size] != FRAME_END:
@@ -66,6 +67,7 @@ cdef inline Py_ssize_t next_frame(const uint8_t* data, size_t size, uint32_t fra
 
 
 cdef object frame_fault_error(Py_ssize_t fault, const uint8_t* data, size_t size, uint32_t frame_max)
+cdef str shown_frame(uint8_t type, const uint8_t* payload, size_t size, size_t held)
 
 
 cdef inline void store_frame_head(uint8_t* at, uint8_t type, uint16_t channel, uint32_t payload_size) noexcept nogil:

@@ -20,21 +20,21 @@ HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 cdef object frame_fault_error(Py_ssize_t fault, const uint8_t* data, size_t size, uint32_t frame_max):
     """The FrameError, in RabbitMQ's words, for what `next_frame` said of the `size` bytes at `data` (at least 7)."""
     cdef uint32_t payload_size = load_u32(data + 3)
-    cdef size_t held = size - FRAME_HEAD_SIZE
-    if held > payload_size:
-        held = payload_size
-    if held > 16:
-        held = 16
     if fault == FRAME_FAULT_SIZE:
         limit = <long long>frame_max - FRAME_OVERHEAD
         return FrameError(f"type {data[0]}, all octets = <<>>: {{frame_too_large,{payload_size},{limit}}}")
-    octets = data[FRAME_HEAD_SIZE:FRAME_HEAD_SIZE + held]
-    which = "all" if payload_size <= 16 else "first 16"
     if fault == FRAME_FAULT_END:
         what = f"{{invalid_frame_end_marker,{data[FRAME_HEAD_SIZE + <size_t>payload_size]}}}"
     else:
         what = "unknown_frame"
-    return FrameError(f"type {data[0]}, {which} octets = {quoted_bytes(octets)}: {what}")
+    return FrameError(f"{shown_frame(data[0], data + FRAME_HEAD_SIZE, payload_size, size - FRAME_HEAD_SIZE)}: {what}")
+
+
+cdef str shown_frame(uint8_t type, const uint8_t* payload, size_t size, size_t held):
+    """A frame as RabbitMQ's reply texts show it. `held`: how much of the payload's `size` bytes has come."""
+    cdef size_t shown = min(size, held, <size_t>16)
+    which = "all" if size <= 16 else "first 16"
+    return f"type {type}, {which} octets = {quoted_bytes(payload[:shown])}"
 
 
 cdef int write_method_frame(Buffer* out, uint16_t channel, Method method) except -1:

@@ -16,9 +16,11 @@ from libc.string cimport memcmp, memcpy
 
 from leveret.codec.frames cimport (
     FRAME_END,
+    FRAME_HEADER,
     FRAME_METHOD,
     FRAME_OVERHEAD,
     content_size,
+    shown_frame,
     store_body_frames,
     store_content_header,
     store_frame_head,
@@ -77,6 +79,7 @@ from leveret.codec.errors import (
     NotImplementedByBroker,
     PreconditionFailed,
     UnexpectedFrame,
+    numbered_bytes,
 )
 
 cdef enum:
@@ -104,6 +107,11 @@ cdef int check_utf8(const uint8_t* text, size_t size) except -1:
         except UnicodeDecodeError:
             raise FrameError("Malformed UTF-8 in shortstr") from None
     return 0
+
+
+cdef object undecodable(const uint8_t* payload, size_t size):
+    """The FrameError, in RabbitMQ's words, for a method whose arguments are cut short or too long."""
+    return FrameError(f"cannot decode {numbered_bytes(payload[4:min(size, <size_t>260)])}")
 
 
 cdef class Channel(Ending):
@@ -160,7 +168,7 @@ cdef class Channel(Ending):
         key = cursor_take(&at, key_size)
         bits = cursor_u8(&at)
         if at.failed or cursor_left(&at):
-            raise FrameError("cannot decode basic.publish")
+            raise undecodable(payload, size)
         check_utf8(exchange, exchange_size)
         check_utf8(key, key_size)
         if bits & PUBLISH_BIT_IMMEDIATE:
@@ -210,7 +218,8 @@ cdef class Channel(Ending):
                 raise UnexpectedFrame("expected content body, got non content body frame instead")
             raise UnexpectedFrame("expected method frame, got non method frame instead")
         if size < 14:
-            raise FrameError("cannot decode a content header")
+            self.connection.failed_method = 0
+            raise FrameError(f"{shown_frame(FRAME_HEADER, payload, size, size)}: unknown_frame")
         if load_u16(payload) != CLASS_BASIC:
             raise UnexpectedFrame(f"expected content header for class 60, got one for class {load_u16(payload)} instead")
         self.expects = EXPECTS_METHOD       # should anything below be refused
@@ -600,17 +609,17 @@ cdef class Channel(Ending):
 
     cdef int on_ack(self, const uint8_t* payload, size_t size) except -1:
         if size != 13:
-            raise FrameError("cannot decode basic.ack")
+            raise undecodable(payload, size)
         return self.settle(load_u64(payload + 4), payload[12] & 1, SETTLE_ACK)
 
     cdef int on_reject(self, const uint8_t* payload, size_t size) except -1:
         if size != 13:
-            raise FrameError("cannot decode basic.reject")
+            raise undecodable(payload, size)
         return self.settle(load_u64(payload + 4), False, SETTLE_REQUEUE if payload[12] & 1 else SETTLE_DISCARD)
 
     cdef int on_nack(self, const uint8_t* payload, size_t size) except -1:
         if size != 13:
-            raise FrameError("cannot decode basic.nack")
+            raise undecodable(payload, size)
         return self.settle(load_u64(payload + 4), payload[12] & 1, SETTLE_REQUEUE if payload[12] & 2 else SETTLE_DISCARD)
 
     cdef int settle(self, uint64_t tag, bint multiple, int outcome) except -1:

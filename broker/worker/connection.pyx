@@ -25,6 +25,7 @@ from leveret.codec.frames cimport (
     Frame,
     frame_fault_error,
     next_frame,
+    shown_frame,
     write_heartbeat,
     write_method_frame,
 )
@@ -54,9 +55,11 @@ from leveret.worker.channel cimport EXPECTS_HEADER, EXPECTS_METHOD, Channel
 from leveret.worker.state cimport FLOW_HOLD_MS, FLOW_PER_TICK, WorkerState
 
 from leveret.codec.errors import (
+    AccessRefused,
     AmqpError,
     ChannelError,
     ConnectionForced,
+    FrameError,
     InternalError,
     NotAllowed,
     UnexpectedFrame,
@@ -179,7 +182,7 @@ cdef class Connection(Stream):
                 self.on_connection_frame(frame)
             elif not self.open or self.closed:
                 if not self.closed:
-                    raise ChannelError("a frame on a channel before connection.open-ok")
+                    raise UnexpectedFrame(shown_frame(frame.type, frame.payload, frame.size, frame.size))
             elif frame.type == FRAME_METHOD:
                 if frame.size >= 4:
                     self.failed_method = load_u32(frame.payload)
@@ -188,12 +191,13 @@ cdef class Connection(Stream):
             else:
                 channel = self.channel_at(frame.channel)
                 if frame.type == FRAME_HEARTBEAT:
-                    raise UnexpectedFrame(f"heartbeat frame on channel {frame.channel}")
+                    raise UnexpectedFrame(shown_frame(frame.type, frame.payload, frame.size, frame.size))
                 if channel is None:
                     raise UnexpectedFrame("expected method frame, got non method frame instead")
                 if channel.closing:
                     return 0
-                self.failed_method = METHOD_BASIC_PUBLISH
+                if channel.expects != EXPECTS_METHOD:
+                    self.failed_method = METHOD_BASIC_PUBLISH
                 if frame.type == FRAME_HEADER:
                     channel.on_header(frame.payload, frame.size)
                 else:
@@ -207,10 +211,11 @@ cdef class Connection(Stream):
         if channel is None:
             return self.on_cold(None, frame)
         if channel.closing:
-            if kind == METHOD_CHANNEL_CLOSE or kind == METHOD_CHANNEL_CLOSE_OK:
+            if kind == METHOD_CHANNEL_CLOSE_OK:
                 self.remove_channel(channel)
-                if kind == METHOD_CHANNEL_CLOSE:
-                    self.send_method(frame.channel, ChannelCloseOk())
+            elif kind == METHOD_CHANNEL_CLOSE:
+                # It crossed ours, whose close-ok is still to come: the id is not free before that.
+                self.send_method(frame.channel, ChannelCloseOk())
             return 0
         if channel.expects != EXPECTS_METHOD:
             if channel.expects == EXPECTS_HEADER:
@@ -229,9 +234,11 @@ cdef class Connection(Stream):
         return self.on_cold(channel, frame)
 
     cdef int on_cold(self, Channel channel, Frame* frame) except -1:
-        cdef uint32_t kind
-        cdef Method method = decode_method_at(frame.payload, frame.size)
-        kind = self.failed_method
+        cdef uint32_t kind = self.failed_method
+        cdef Method method
+        self.failed_method = 0          # a method that cannot be read is not named, unless its decoder names it
+        method = decode_method_at(frame.payload, frame.size)
+        self.failed_method = kind
         if channel is None:
             if kind != METHOD_CHANNEL_OPEN:
                 raise ChannelError("expected 'channel.open'")
@@ -248,10 +255,13 @@ cdef class Connection(Stream):
             channel, method, self.worker.methods.serve(channel, method, arguments_of(kind, frame.payload, frame.size)))
 
     cdef int on_connection_frame(self, Frame* frame) except -1:
+        cdef uint32_t kind
         if frame.type == FRAME_HEARTBEAT:
+            if frame.size:
+                raise FrameError(f"{shown_frame(frame.type, frame.payload, frame.size, frame.size)}: unknown_frame")
             return 0
         if frame.type != FRAME_METHOD:
-            raise UnexpectedFrame("expected method frame, got non method frame instead")
+            raise UnexpectedFrame(shown_frame(frame.type, frame.payload, frame.size, frame.size))
         if frame.size >= 4:
             self.failed_method = load_u32(frame.payload)
         if self.closed:
@@ -260,7 +270,10 @@ cdef class Connection(Stream):
             elif self.failed_method == METHOD_CONNECTION_CLOSE:
                 self.session.answer_close(self)
             return 0
+        kind = self.failed_method
+        self.failed_method = 0
         method = decode_method_at(frame.payload, frame.size)
+        self.failed_method = kind
         return self.carry_on(None, method, self.session.on_method(self, method))
 
     # --- cold methods
@@ -332,6 +345,8 @@ cdef class Connection(Stream):
         if not isinstance(error, AmqpError):
             log.error("a bug while serving %s", self.name, exc_info=error)
             error = InternalError(type(error).__name__)
+        if isinstance(error, AccessRefused) and not self.open:
+            self.failed_method = 0      # RabbitMQ names no method for a refused login
         if not error.class_id:
             error.class_id = self.failed_method >> 16
             error.method_id = self.failed_method & 0xFFFF
