@@ -115,7 +115,8 @@ cdef class Link(Stream):
             self.send_control([NOTICE, verb, body])
 
     cdef int send_control(self, list content) except -1:
-        cdef bytes packed = msgpack.packb(content)
+        # What a client has said of itself travels too: text that is not UTF-8 passes unchanged, and what msgpack has no type for (a decimal) as text.
+        cdef bytes packed = msgpack.packb(content, default=str, unicode_errors="surrogateescape")
         cdef uint32_t size = sizeof(PacketHead) + len(packed)
         cdef uint8_t* at
         if self.fd < 0:
@@ -176,7 +177,7 @@ cdef class Link(Stream):
 
     def on_control(self, bytes packed):
         try:
-            kind, *rest = msgpack.unpackb(packed, raw=False, strict_map_key=False)
+            kind, *rest = msgpack.unpackb(packed, raw=False, strict_map_key=False, unicode_errors="surrogateescape")
             if self.peer is None:
                 self._on_hello(kind, rest)
             elif kind == REQUEST:

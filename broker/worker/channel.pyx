@@ -222,6 +222,8 @@ cdef class Channel(Ending):
             raise FrameError(f"{shown_frame(FRAME_HEADER, payload, size, size)}: unknown_frame")
         if load_u16(payload) != CLASS_BASIC:
             raise UnexpectedFrame(f"expected content header for class 60, got one for class {load_u16(payload)} instead")
+        if load_u16(payload + 2) != 0:      # weight: RabbitMQ knows no other header than one of weight 0
+            raise UnexpectedFrame("expected content header for class 60, got non content header frame instead")
         self.expects = EXPECTS_METHOD       # should anything below be refused
         body_size = load_u64(payload + 4)
         if body_size > self.state.message_size_max:

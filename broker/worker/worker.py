@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NEIGHBOUR_TIMEOUT_S = 5.0  # for a worker or the router to come back, and to answer
+NEIGHBOUR_TIMEOUT_S = 5.0  # for a worker to come back, and to answer
 SHUTDOWN_TIMEOUT_S = 3.0  # for clients to answer the last connection.close
 ALARM_REASONS = {
     (True, False): "low on memory",
@@ -142,15 +142,18 @@ class Worker:
         async with self._links_opened:
             self._links_opened.notify_all()
 
-    async def link_to(self, neighbour: Neighbour) -> Link:
-        """The open link to it, waiting for one if need be. Raises `TimeoutError` after 5 s."""
+    async def link_to(self, neighbour: Neighbour, timeout_s: float | None = None) -> Link:
+        """The open link to it, waiting for one if need be. Raises `TimeoutError` after `timeout_s`."""
         if neighbour.link is None:
-            async with asyncio.timeout(NEIGHBOUR_TIMEOUT_S), self._links_opened:
+            async with asyncio.timeout(timeout_s), self._links_opened:
                 await self._links_opened.wait_for(lambda: neighbour.link is not None)
         return neighbour.link
 
     async def ask_router(self, verb: str, body: dict[str, Any]) -> Any:
-        """A request to the router. If the router dies over it, it is made again to its successor: every command can be applied twice."""
+        """A request to the router. If the router dies over it, it is made again to its successor: every command can be applied twice.
+
+        It waits for as long as there is no router: the supervisor starts one, or ends the node.
+        """
         while True:
             link = await self.link_to(self.state.router)
             try:
@@ -161,7 +164,7 @@ class Worker:
     async def ask_owner(self, entry: QueueEntry, verb: str, body: dict[str, Any]) -> Any:
         """A request to the worker that has the queue. Raises `NotFound` if that worker is down, as RabbitMQ does for a queue's node."""
         try:
-            link = await self.link_to(self.state.workers[entry.worker])
+            link = await self.link_to(self.state.workers[entry.worker], NEIGHBOUR_TIMEOUT_S)
             return await link.request(verb, body, timeout_s=NEIGHBOUR_TIMEOUT_S)
         except (LinkClosed, TimeoutError, RequestFailed) as error:
             log.warning("worker %d did not answer '%s' about %s: %s", entry.worker, verb, entry, error)
