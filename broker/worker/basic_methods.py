@@ -166,6 +166,7 @@ class BasicMethods:
 
     async def _cancel_remotely(self, channel: Channel, method: BasicCancel, subscription: Subscription) -> None:
         """What the other worker had sent before it heard of this still comes, and before cancel-ok."""
+        assert subscription.owner is not None
         link = subscription.owner.link
         if link is not None:
             await link.request("cancel", {"handle": subscription.handle})

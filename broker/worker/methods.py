@@ -43,4 +43,5 @@ class Methods:
         if handler is None:
             # A method that only servers send, or one of channel 0.
             raise CommandInvalid("unimplemented method", method)
-        return handler(channel, method, arguments)
+        under_way: Awaitable[None] | None = handler(channel, method, arguments)
+        return under_way

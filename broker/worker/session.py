@@ -104,6 +104,10 @@ class Session:
 
     def __init__(self, sock: socket.socket) -> None:
         peer, own = sock.getpeername(), sock.getsockname()
+        self.peer_host: str
+        self.peer_port: int
+        self.host: str
+        self.port: int
         self.peer_host, self.peer_port = (shown_host(peer[0]), peer[1]) if isinstance(peer, tuple) else ("", 0)
         self.host, self.port = (shown_host(own[0]), own[1]) if isinstance(own, tuple) else ("", 0)
         self.name = f"{self.peer_host}:{self.peer_port} -> {self.host}:{self.port}"

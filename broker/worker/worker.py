@@ -38,7 +38,7 @@ from leveret.worker.methods import Methods
 from leveret.worker.neighbour import Neighbour, WorkerLink
 from leveret.worker.session import Session, server_properties
 from leveret.worker.state import ShardQueue, WorkerState
-from leveret.worker.subscription import RemoteConsumer, Subscription
+from leveret.worker.subscription import LocalConsumer, RemoteConsumer, Subscription
 
 if TYPE_CHECKING:
     import socket
@@ -147,6 +147,7 @@ class Worker:
         if neighbour.link is None:
             async with asyncio.timeout(timeout_s), self._links_opened:
                 await self._links_opened.wait_for(lambda: neighbour.link is not None)
+        assert neighbour.link is not None
         return neighbour.link
 
     async def ask_router(self, verb: str, body: dict[str, Any]) -> Any:
@@ -236,7 +237,7 @@ class Worker:
                 self.state.detach(consumer.handle)
                 if consumer.client.link is not None:
                     consumer.client.link.notify("consumer_cancelled", {"ref": consumer.ref})
-            else:
+            elif isinstance(consumer, LocalConsumer):
                 self._cancelled_by_server(consumer.subscription)
 
     def _cancelled_by_server(self, subscription: Subscription) -> None:

@@ -1,0 +1,59 @@
+from collections.abc import Iterable
+from typing import Any
+
+from leveret.link.poller import Poller
+from leveret.queue.queue import Queue
+from leveret.worker.channel import Channel
+from leveret.worker.connection import Connection
+from leveret.worker.directory import Directory
+from leveret.worker.neighbour import Neighbour
+from leveret.worker.subscription import RemoteConsumer, Subscription
+
+class ShardQueue(Queue):
+    def __init__(self, state: WorkerState, id: int, name: str, vhost: str, **properties: Any) -> None: ...
+
+class WorkerState:
+    index: int
+    poller: Poller
+    directory: Directory
+    router: Neighbour
+    workers: list[Neighbour]  # its own place holds None, and nobody looks there
+    message_size_max: int
+    blocked: bool
+    queues: dict[int, ShardQueue]
+    channels: dict[int, Channel]
+    subscriptions: dict[int, Subscription]
+    attached: dict[int, RemoteConsumer]
+    throttled: dict[int, set[Connection]]
+
+    published: int
+    confirmed: int
+    returned: int
+    dropped: int
+    delivered: int
+    delivered_no_ack: int
+    redelivered: int
+    acked: int
+    got: int
+    got_no_ack: int
+    get_empty: int
+    connections_opened: int
+    connections_closed: int
+    channels_opened: int
+    channels_closed: int
+
+    def __init__(self, poller: Poller, directory: Directory, index: int, worker_count: int, message_size_max: int) -> None: ...
+    def add_queue(self, queue: ShardQueue) -> None: ...
+    def remove_queue(self, id: int) -> ShardQueue: ...
+    def add_channel(self, channel: Channel) -> None: ...
+    def remove_channel(self, channel: Channel) -> None: ...
+    def add_subscription(self, subscription: Subscription) -> None: ...
+    def remove_subscription(self, ref: int) -> None: ...
+    def attach(self, consumer: RemoteConsumer) -> None: ...
+    def next_handle(self) -> int: ...
+    def detach(self, handle: int) -> RemoteConsumer | None: ...
+    def worker_lost(self, worker: int, routed: bool) -> None: ...
+    def router_lost(self) -> None: ...
+    def relieve(self, worker: int) -> None: ...
+    def set_blocked(self, blocked: bool, connections: Iterable[Connection]) -> None: ...
+    def totals(self) -> dict[str, Any]: ...

@@ -1,0 +1,61 @@
+from typing import Any
+
+from leveret.queue.consumer import Consumer
+from leveret.queue.queue import Queue
+from leveret.worker.channel import Channel
+from leveret.worker.neighbour import Neighbour
+from leveret.worker.state import ShardQueue
+
+class Subscription:
+    channel: Channel
+    tag: bytes
+    no_ack: bool
+    exclusive: bool
+    prefetch: int
+    arguments: dict[str, Any]
+    queue_id: int
+    queue_name: str
+    consumer: LocalConsumer | None
+    owner: Neighbour | None
+    ref: int
+    handle: int
+    getter: bool
+    unacked_count: int
+    cancelled: bool
+
+    def __init__(
+        self,
+        channel: Channel,
+        tag: bytes,
+        *,
+        queue_id: int,
+        queue_name: str,
+        no_ack: bool,
+        exclusive: bool = False,
+        prefetch: int = 0,
+        arguments: dict[str, Any] | None = None,
+        owner: Neighbour | None = None,
+        getter: bool = False,
+    ) -> None: ...
+    def take_from(self, queue: Queue) -> None: ...
+    def start(self) -> None: ...
+    def set_prefetch(self, prefetch: int) -> None: ...
+    def stop(self) -> None: ...
+    def forget(self) -> None: ...
+    def lose_owner(self) -> None: ...
+
+class LocalConsumer(Consumer):
+    queue: ShardQueue | None
+    subscription: Subscription
+    def __init__(self, subscription: Subscription) -> None: ...
+
+class RemoteConsumer(Consumer):
+    queue: ShardQueue | None
+    client: Neighbour
+    ref: int
+    handle: int
+    about: dict[str, Any] | None
+    def __init__(self, client: Neighbour, ref: int, handle: int, tag: bytes, about: dict[str, Any] | None, **properties: Any) -> None: ...
+    def take(self) -> tuple[Any, ...]: ...
+
+def priority_of(arguments: dict[str, Any]) -> int: ...
