@@ -112,7 +112,8 @@ class BasicMethods:
                 "no_ack": subscription.no_ack,
                 "exclusive": subscription.exclusive,
                 "priority": priority_of(subscription.arguments),
-                "prefetch": subscription.prefetch,
+                # A shared limit is kept here; the queue need not send more than it to any one of those who share it.
+                "prefetch": min(filter(None, (subscription.prefetch, channel.global_prefetch)), default=0),
                 "arguments": encode_table(subscription.arguments),
                 "about": {
                     "name": f"{channel.connection.name} ({channel.id})",
