@@ -1,9 +1,9 @@
 """A link: the line between two processes of a node, carrying packets.
 
 It owns the framing of packets, the hello with which each side says who it is, and requests with their answers. Hot packets go to
-`on_packet`, which `worker` and `router` fill in by subclassing; control packets (msgpack) go to a receiver, in the order of their arrival and
-between the hot packets among which they were sent: a request that follows a thousand enqueues is seen after them. A link never opens itself
-(see `leveret.link.dial`), never drops a packet while it is open, and knows no AMQP.
+`on_packet`, which `worker` and `router` fill in by subclassing; control packets (msgpack) go to a receiver, in the order of their arrival
+and between the hot packets among which they were sent: a request that follows a thousand enqueues is seen after them. A link never opens
+itself (see `leveret.link.dial`), never drops a packet while it is open, and knows no AMQP.
 
 Control packets, version 1, a msgpack array each:
 
@@ -22,7 +22,7 @@ from inspect import isawaitable
 
 import msgpack
 
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
 from leveret.link.packets cimport PACKET_CONTROL, PACKET_SIZE_MAX, PACKETS_VERSION, PacketHead
@@ -65,7 +65,8 @@ class RequestFailed(Exception):
 cdef class Link(Stream):
     """`Link(poller, sock, hello, receiver)` over a connected Unix socket; says hello at once.
 
-    The receiver has four methods, all called from the loop: `on_link_open(link)` when the peer's hello has come, `on_request(link, verb, body)`
+    The receiver has four methods, all called from the loop: `on_link_open(link)` when the peer's hello has come,
+    `on_request(link, verb, body)`
     returning the result or an awaitable of it, `on_notice(link, verb, body)`, and `on_link_closed(link)`, once, if the link was open.
     """
 
@@ -89,8 +90,8 @@ cdef class Link(Stream):
     async def request(self, str verb, body=None, timeout_s=None):
         """Ask, and wait for the result.
 
-        Raises what the peer's handler raised if that was an `AmqpError`, `RequestFailed` if it was anything else, `LinkClosed` when the link
-        closes first, `TimeoutError` after `timeout_s` seconds.
+        Raises what the peer's handler raised if that was an `AmqpError`, `RequestFailed` if it was anything else, `LinkClosed` when the
+        link closes first, `TimeoutError` after `timeout_s` seconds.
         """
         future = self.ask(verb, body)
         if timeout_s is None:

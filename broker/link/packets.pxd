@@ -19,8 +19,8 @@ old layout is kept.
     router, or queue's worker      -> THROTTLE -> publisher's worker    the channel's target is behind: stop reading it, or slow it down
     router                         -> RELIEVE  -> every worker          that target has caught up
 
-A `channel_ref` names a channel within its own worker, a `consumer_ref` a consumer within the consumer's worker, a `consumer_handle` the same
-consumer within the queue's worker. Refs are never reused while packets that carry them may be under way.
+A `channel_ref` names a channel within its own worker, a `consumer_ref` a consumer within the consumer's worker, a `consumer_handle` the
+same consumer within the queue's worker. Refs are never reused while packets that carry them may be under way.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t

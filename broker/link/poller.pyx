@@ -67,7 +67,7 @@ cdef class Ending:
 cdef class Poller:
     """Attach to the running loop with `attach()`; `close()` when the process ends.
 
-    `chunk_size` is the most that one stream reads in one turn (bytes), so it is also what bounds how long one busy peer holds the others up.
+    `chunk_size` is the most that one stream reads in one turn (bytes): it bounds how long one busy peer holds the others up.
     """
 
     def __cinit__(self, loop, size_t chunk_size=256 * 1024):

@@ -3,22 +3,23 @@
 It owns the descriptor, the unsent output and the unconsumed tail of the input. The poller calls it when the socket is ready; AMQP
 connections and links are its subclasses and give it meaning by `on_bytes`. It never blocks, never drops, and knows no protocol.
 
-Input: `on_bytes(data, size)` returns how many bytes it consumed; the rest is kept and comes again with more behind it. A subclass that needs a
-large unit whole says so in `wanted`; it is then received straight into its place, not copied read by read. `pause(reason)` stops reading (TCP
-back-pressure) and also stops the subclass's own loop, which looks at `paused`; `resume` goes on with what was kept.
+Input: `on_bytes(data, size)` returns how many bytes it consumed; the rest is kept and comes again with more behind it. A subclass that
+needs a large unit whole says so in `wanted`; it is then received straight into its place, not copied read by read. `pause(reason)` stops
+reading (TCP back-pressure) and also stops the subclass's own loop, which looks at `paused`; `resume` goes on with what was kept.
 
-Output: gathered in `out`, sent once at the end of the turn. Beyond `out_high` unsent bytes the stream is `congested` until they are fewer than
-`out_low`: `on_congested` and `on_drained` tell the subclass, whose duty it is to stop whoever writes. `out` itself takes all that is written.
+Output: gathered in `out`, sent once at the end of the turn. Beyond `out_high` unsent bytes the stream is `congested` until they are fewer
+than `out_low`: `on_congested` and `on_drained` tell the subclass, whose duty it is to stop whoever writes. `out` itself takes all that is
+written.
 """
 
 import os
 import socket
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
-from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t
 from libc.string cimport memcpy
 
-from leveret.codec.wire cimport Buffer, buffer_consume, buffer_free, buffer_reserve, buffer_unread, buffer_write
+from leveret.codec.wire cimport buffer_consume, buffer_free, buffer_reserve, buffer_unread, buffer_write
 from leveret.link.poller cimport Poller
 
 cdef extern from "<sys/socket.h>" nogil:

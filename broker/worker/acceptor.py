@@ -1,8 +1,9 @@
 """The acceptor: takes new connections from the listening socket and spreads them evenly over the workers.
 
-All workers share the supervisor's listening sockets, and whichever wakes first accepts. If another worker has fewer connections, the fresh socket is
-passed on to it (SCM_RIGHTS over a datagram socket) before a byte of it is read, so that two busy connections do not share a worker while
-another idles. Each worker tells the others how many it has, once per turn in which that changes; what is passed on is counted at once.
+All workers share the supervisor's listening sockets, and whichever wakes first accepts. If another worker has fewer connections, the fresh
+socket is passed on to it (SCM_RIGHTS over a datagram socket) before a byte of it is read, so that two busy connections do not share a
+worker while another idles. Each worker tells the others how many it has, once per turn in which that changes; what is passed on is counted
+at once.
 """
 
 from __future__ import annotations
@@ -13,6 +14,8 @@ import socket
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from leveret.worker.worker import Worker
 
 log = logging.getLogger(__name__)
@@ -38,7 +41,7 @@ class Acceptor:
         self._handoffs.bind(str(path))
         self._loop.add_reader(self._handoffs.fileno(), self._on_handoff)
 
-    def _handoff_path(self, index: int):  # type: ignore[no-untyped-def]
+    def _handoff_path(self, index: int) -> Path:
         return self._runtime_dir / f"handoff-{index}.sock"
 
     def start(self, listener: socket.socket) -> None:
@@ -72,7 +75,7 @@ class Acceptor:
             self._place(sock)
 
     def _pause(self, error: OSError) -> None:
-        """No descriptors left: the listening socket would stay readable for ever, so look away for a moment. Clients wait in the backlog."""
+        """No descriptors left: the listener would stay readable for ever, so look away for a moment. Clients wait in the backlog."""
         log.error("cannot accept connections: %s; trying again in %.1f s", error.strerror, OUT_OF_FILES_PAUSE_S)
         listener = self._listener
         assert listener is not None

@@ -1,7 +1,7 @@
 """basic.qos, consume, cancel, get and recover. (Publish, ack, reject and nack are `leveret.worker.channel`'s.)
 
-A consumer's queue may be on this worker or on another; from `Subscription` on nobody sees the difference. A consumer begins inactive, so that
-consume-ok precedes its first delivery wherever the queue is.
+A consumer's queue may be on this worker or on another; from `Subscription` on nobody sees the difference. A consumer begins inactive, so
+that consume-ok precedes its first delivery wherever the queue is.
 """
 
 from __future__ import annotations
@@ -32,6 +32,7 @@ from leveret.worker.subscription import Subscription, priority_of
 if TYPE_CHECKING:
     from leveret.worker.channel import Channel
     from leveret.worker.directory import QueueEntry
+    from leveret.worker.neighbour import Neighbour
     from leveret.worker.queue_methods import QueueMethods
     from leveret.worker.worker import Worker
 
@@ -157,18 +158,17 @@ class BasicMethods:
     def cancel(self, channel: Channel, method: BasicCancel, arguments: bytes) -> Awaitable[None] | None:
         """Cancelling an unknown tag is answered like any other, as in RabbitMQ."""
         subscription = channel.consumers.get(method.consumer_tag.encode())
-        if subscription is not None and subscription.handle:
-            return self._cancel_remotely(channel, method, subscription)
+        if subscription is not None and subscription.owner is not None and subscription.handle:
+            return self._cancel_remotely(channel, method, subscription, subscription.owner)
         if subscription is not None:
             channel.remove_consumer(subscription)
             self._worker.consumers_gone([subscription])
         self._cancel_ok(channel, method)
         return None
 
-    async def _cancel_remotely(self, channel: Channel, method: BasicCancel, subscription: Subscription) -> None:
+    async def _cancel_remotely(self, channel: Channel, method: BasicCancel, subscription: Subscription, home: Neighbour) -> None:
         """What the other worker had sent before it heard of this still comes, and before cancel-ok."""
-        assert subscription.owner is not None
-        link = subscription.owner.link
+        link = home.link
         if link is not None:
             await link.request("cancel", {"handle": subscription.handle})
         if channel.consumers.get(subscription.tag) is subscription:

@@ -1,11 +1,11 @@
 """A channel: the publishes, deliveries and settlements of one AMQP channel.
 
-Its connection calls it for every frame of the hot methods (publish and its content, ack, reject, nack, get); everything else about a channel is
-in `leveret.worker.methods`. It hands messages to queues, to other workers and to the router, writes deliveries into its connection's
-output, and knows for each delivery tag whose message it is. It never reads or writes the socket and never waits.
+Its connection calls it for every frame of the hot methods (publish and its content, ack, reject, nack, get); everything else about a
+channel is in `leveret.worker.methods`. It hands messages to queues, to other workers and to the router, writes deliveries into its
+connection's output, and knows for each delivery tag whose message it is. It never reads or writes the socket and never waits.
 
-A message's way: `on_publish` keeps the names and finds the exchange, `on_header` makes the message, `on_body` fills it in, and when it is whole
-`publish` sends it where it belongs: the default exchange's to its queue, here or on another worker; all others to the router.
+A message's way: `on_publish` keeps the names and finds the exchange, `on_header` makes the message, `on_body` fills it in, and when it is
+whole `publish` sends it where it belongs: the default exchange's to its queue, here or on another worker; all others to the router.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -39,7 +39,6 @@ from leveret.codec.wire cimport (
     cursor_left,
     cursor_take,
     cursor_u8,
-    cursor_u64,
     load_u16,
     load_u64,
     store_u16,
@@ -47,7 +46,7 @@ from leveret.codec.wire cimport (
     store_u64,
 )
 from leveret.link.packets cimport ENQUEUE_WANTS_CONFIRM, PUBLISH_WANTS_VERDICT
-from leveret.queue.ledger cimport Slot, ledger_append, ledger_erase, ledger_find, ledger_free, ledger_seek, ledger_tidy
+from leveret.queue.ledger cimport Slot, ledger_append, ledger_erase, ledger_find, ledger_free, ledger_tidy
 from leveret.queue.message cimport (
     MESSAGE_MANDATORY,
     MESSAGE_PERSISTENT,
@@ -67,9 +66,9 @@ from leveret.queue.queue cimport SETTLE_ACK, SETTLE_DISCARD, SETTLE_REQUEUE
 from leveret.queue.ring cimport ENTRY_REDELIVERED, Entry
 from leveret.worker.confirms cimport AWAITS_VERDICT, ROUTED, Confirms, Publish
 from leveret.worker.connection cimport PAUSED_FLOW, Connection
-from leveret.worker.directory cimport ExchangeEntry, QueueEntry
+from leveret.worker.directory cimport QueueEntry
 from leveret.worker.neighbour cimport Neighbour
-from leveret.worker.state cimport ShardQueue, WorkerState
+from leveret.worker.state cimport ShardQueue
 from leveret.worker.subscription cimport Subscription, credit_cost
 
 from leveret.codec.errors import (
@@ -470,7 +469,7 @@ cdef class Channel(Ending):
         return 0
 
     def park(self, Subscription subscription, uint64_t message, uint64_t delivery_no, bint redelivered):
-        """Keep a delivery from another worker that the channel's shared prefetch has no room for. Bounded by the credit of its consumers."""
+        """Keep another worker's delivery that the shared prefetch has no room for. Bounded by the credit of the channel's consumers."""
         if self.parked is None:
             self.parked = []
         self.parked.append((subscription, message, delivery_no, redelivered))

@@ -4,12 +4,12 @@ Owned by a channel; pure: it is told what happened and says, once per turn, what
 confirms, so that every publish is answered exactly once and cumulative acks never overtake a nack.
 
 A publish is *open* from the moment it leaves the channel until everyone it went to has answered. A publish to a queue of this worker is
-settled at once; one to another worker's queue waits for that worker's CONFIRM; one through a named exchange waits for the router's VERDICT (which
-workers were given it) and a CONFIRM from each. VERDICT and CONFIRM travel on different links and may come in either order, so `workers`
-toggles a bit for each: it is zero exactly when both sides have named the same workers.
+settled at once; one to another worker's queue waits for that worker's CONFIRM; one through a named exchange waits for the router's VERDICT
+(which workers were given it) and a CONFIRM from each. VERDICT and CONFIRM travel on different links and may come in either order, so
+`workers` toggles a bit for each: it is zero exactly when both sides have named the same workers.
 
-Acks go out cumulatively up to the oldest open publish. What is settled ahead of it is acked singly, so that one slow worker does not hold up
-the others' confirms; a nack waits until it is the oldest, so that no cumulative ack ever covers it.
+Acks go out cumulatively up to the oldest open publish. What is settled ahead of it is acked singly, so that one slow worker does not hold
+up the others' confirms; a nack waits until it is the oldest, so that no cumulative ack ever covers it.
 """
 
 from libc.stdint cimport uint32_t, uint64_t

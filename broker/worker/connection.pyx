@@ -1,11 +1,11 @@
 """A client's connection: from the socket's bytes to the frames of its channels, and the ways in which it ends.
 
-It owns the channels and the loop over frames. Publish, content, ack, reject, nack and get go straight to their channel, in C; all other methods become
-objects and go to `leveret.worker.session` (channel 0) or `leveret.worker.methods`, in Python. While one of those waits for another process the
-whole connection is not read: the order of its methods is kept, and nothing piles up.
+It owns the channels and the loop over frames. Publish, content, ack, reject, nack and get go straight to their channel, in C; all other
+methods become objects and go to `leveret.worker.session` (channel 0) or `leveret.worker.methods`, in Python. While one of those waits for
+another process the whole connection is not read: the order of its methods is kept, and nothing piles up.
 
-Errors are caught here and nowhere else: an `AmqpError` out of a channel's method closes the channel if it is soft and the connection if it is
-hard; any other exception is a bug, logged whole and answered with 541. Everything else in the worker goes on.
+Errors are caught here and nowhere else: an `AmqpError` out of a channel's method closes the channel if it is soft and the connection if it
+is hard; any other exception is a bug, logged whole and answered with 541. Everything else in the worker goes on.
 """
 
 import asyncio
@@ -13,12 +13,11 @@ import logging
 import time
 
 from cpython.ref cimport Py_DECREF, Py_INCREF
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcmp, memset
 
 from leveret.codec.frames cimport (
-    FRAME_BODY,
     FRAME_HEADER,
     FRAME_HEARTBEAT,
     FRAME_METHOD,
@@ -52,13 +51,12 @@ from leveret.codec.methods cimport (
 from leveret.codec.wire cimport load_u32
 from leveret.link.stream cimport PAUSED_CLOSING
 from leveret.worker.channel cimport EXPECTS_HEADER, EXPECTS_METHOD, Channel
-from leveret.worker.state cimport FLOW_HOLD_MS, FLOW_PER_TICK, WorkerState
+from leveret.worker.state cimport FLOW_HOLD_MS, FLOW_PER_TICK
 
 from leveret.codec.errors import (
     AccessRefused,
     AmqpError,
     ChannelError,
-    ConnectionForced,
     FrameError,
     InternalError,
     NotAllowed,

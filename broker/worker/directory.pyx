@@ -1,8 +1,8 @@
 """The directory: this worker's replica of what the router decides (vhosts, users, permissions, exchanges, the places of queues).
 
 It is changed by the router's changes alone, in their order, and read by everything else in the worker: with it, refusals and the default
-exchange need no round trip. Bindings are not in it; they are the router's. It knows where queues are, not what they hold: `QueueEntry.local`
-is filled in by the worker that owns the queue.
+exchange need no round trip. Bindings are not in it; they are the router's. It knows where queues are, not what they hold:
+`QueueEntry.local` is filled in by the worker that owns the queue.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
@@ -103,7 +103,7 @@ cdef class Directory:
         return getattr(self, "_" + change["change"])(change)
 
     def begin_snapshot(self, changes):
-        """A snapshot is about to be applied, after a first start or a router's restart: forget users and permissions, which it repeats whole.
+        """A snapshot is about to be applied, after a start of ours or the router's: forget users and permissions, which it repeats whole.
 
         Returns the changes that remove what we have and it has not.
         """

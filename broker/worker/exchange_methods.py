@@ -91,18 +91,14 @@ class ExchangeMethods:
     def unbind(self, channel: Channel, method: ExchangeUnbind, arguments: bytes) -> Awaitable[None]:
         return self._change(channel, "unbind", method, arguments, ExchangeUnbindOk())
 
-    def _change(
-        self, channel: Channel, verb: str, method: ExchangeBind | ExchangeUnbind, arguments: bytes, ok: Method
-    ) -> Awaitable[None]:
+    def _change(self, channel: Channel, verb: str, method: ExchangeBind | ExchangeUnbind, arguments: bytes, ok: Method) -> Awaitable[None]:
         if not method.source or not method.destination:
             raise AccessRefused("operation not permitted on the default exchange", method)
         self._worker.check_permission(channel.connection, "write", "exchange", method.destination)
         self._worker.check_permission(channel.connection, "read", "exchange", method.source)
         return self._apply(channel, verb, method, arguments, ok)
 
-    async def _apply(
-        self, channel: Channel, verb: str, method: ExchangeBind | ExchangeUnbind, arguments: bytes, ok: Method
-    ) -> None:
+    async def _apply(self, channel: Channel, verb: str, method: ExchangeBind | ExchangeUnbind, arguments: bytes, ok: Method) -> None:
         await self._worker.ask_router(
             verb,
             {

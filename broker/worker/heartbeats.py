@@ -1,8 +1,8 @@
 """Heartbeats: one timer a second for all connections, which touches only those whose time has come.
 
-A connection with an interval of `h` seconds is looked at every h/2: if nothing was sent for that long, a heartbeat frame goes out; if nothing has come
-for two intervals and more, the client is gone and the connection closes. Any byte counts as life. A connection that an alarm blocks, or that
-waits for a link, is not read, so its silence means nothing; it is watched by its socket instead.
+A connection with an interval of `h` seconds is looked at every h/2: if nothing was sent for that long, a heartbeat frame goes out; if
+nothing has come for two intervals and more, the client is gone and the connection closes. Any byte counts as life. A connection that an
+alarm blocks, or that waits for a link, is not read, so its silence means nothing; it is watched by its socket instead.
 """
 
 from __future__ import annotations

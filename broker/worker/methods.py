@@ -7,7 +7,7 @@ Refusals are raised as `AmqpError`; the connection answers them.
 
 from __future__ import annotations
 
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 from leveret.codec.errors import CommandInvalid
@@ -30,7 +30,7 @@ class Methods:
         self.exchange = ExchangeMethods(worker)
         self.queue = QueueMethods(worker)
         self.basic = BasicMethods(worker, self.queue)
-        self._handlers = {
+        self._handlers: dict[type[Method], Callable[[Channel, Method, bytes], Awaitable[None] | None]] = {
             **self.channel.handlers(),
             **self.exchange.handlers(),
             **self.queue.handlers(),
@@ -43,5 +43,4 @@ class Methods:
         if handler is None:
             # A method that only servers send, or one of channel 0.
             raise CommandInvalid("unimplemented method", method)
-        under_way: Awaitable[None] | None = handler(channel, method, arguments)
-        return under_way
+        return handler(channel, method, arguments)

@@ -1,14 +1,15 @@
 """A neighbour: another process of the node as this worker sees it, whether its link is up or not, and the packets that go and come.
 
-Channels and queues hand it publishes, confirms, settles and credit; it writes them into the link. While the link is down, or holds more than
-its bound, whoever publishes into it is not read (`wait`); what one more publish needs is held and sent first when the link is back. Settles, credit
-and confirms for a process that has died mean nothing to its successor and are dropped. It decides nothing about queues or channels.
+Channels and queues hand it publishes, confirms, settles and credit; it writes them into the link. While the link is down, or holds more
+than its bound, whoever publishes into it is not read (`wait`); what one more publish needs is held and sent first when the link is back.
+Settles, credit and confirms for a process that has died mean nothing to its successor and are dropped. It decides nothing about queues or
+channels.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
-from leveret.codec.wire cimport buffer_consume, buffer_free, buffer_unread, buffer_write
+from leveret.codec.wire cimport buffer_free, buffer_unread, buffer_write
 from leveret.link.link cimport Link
 from leveret.link.packets cimport (
     CONFIRM_REFUSED,
@@ -180,7 +181,6 @@ cdef class Neighbour(Ending):
         packet.consumer_handle = handle
         packet.credit = credit
         return self.link.written(sizeof(CreditPacket))
-
 
     cdef int send_slow(self, uint32_t channel_ref) except -1:
         """Its channel publishes into a queue of ours that is behind."""

@@ -1,7 +1,7 @@
 """What the worker that owns a queue does for whoever asks: a client of its own, or another worker on behalf of one of its clients.
 
-Pure of sockets: the callers are `leveret.worker.methods` for queues of this worker and `leveret.worker.worker` for requests from others. So an
-operation is written once, wherever the client is.
+Pure of sockets: the callers are `leveret.worker.methods` for queues of this worker and `leveret.worker.worker` for requests from others. So
+an operation is written once, wherever the client is.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """queue.declare, bind, unbind, purge and delete.
 
-Names and rights are checked against the directory. What the topology says is the router's to decide; what is in a queue is known to the worker
-that owns it, which may be this one (`leveret.worker.owner`) or another, asked over its link.
+Names and rights are checked against the directory. What the topology says is the router's to decide; what is in a queue is known to the
+worker that owns it, which may be this one (`leveret.worker.owner`) or another, asked over its link.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """A session: who a connection's client is, and how far its handshake has come (channel 0, apart from errors).
 
-`leveret.worker.connection` calls it for the protocol header and for each method on channel 0. It owns the steps start, tune, open and close, and
-the texts of their refusals; it never touches a channel or a message.
+`leveret.worker.connection` calls it for the protocol header and for each method on channel 0. It owns the steps start, tune, open and
+close, and the texts of their refusals; it never touches a channel or a message.
 
     protocol header -> start, start-ok -> tune, tune-ok, open -> open-ok … close -> close-ok
 

@@ -1,7 +1,7 @@
 """What all connections, channels, queues and links of one worker share.
 
-It owns the worker's shard of queues and the numbers by which packets name queues, channels and consumers; it carries verdicts and confirms to the
-channels they are for. `worker` makes one at start. It never does input or output itself.
+It owns the worker's shard of queues and the numbers by which packets name queues, channels and consumers; it carries verdicts and confirms
+to the channels they are for. `worker` makes one at start. It never does input or output itself.
 """
 
 import logging
@@ -11,7 +11,7 @@ from libc.stdint cimport uint32_t, uint64_t
 from leveret.link.poller cimport Poller
 from leveret.lookup.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
 from leveret.worker.channel cimport Channel
-from leveret.worker.connection cimport PAUSED_ALARM, Connection
+from leveret.worker.connection cimport Connection
 from leveret.worker.directory cimport Directory
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.subscription cimport RemoteConsumer, Subscription
@@ -184,8 +184,8 @@ cdef class WorkerState:
             self.throttled.setdefault(worker, set()).add((<Channel>found).connection)
         return 0
 
-    # A publisher can outrun a queue's consumers twenty times over. Unchecked, it would fill the memory and take the time that the consumers'
-    # acks need. So when a queue is behind, its publishers are let through a few hundred messages at a time, until it is not.
+    # A publisher can outrun a queue's consumers twenty times over. Unchecked, it would fill the memory and take the time that the
+    # consumers' acks need. So when a queue is behind, its publishers are let through a few hundred messages at a time, until it is not.
 
     cdef int slow_publisher(self, ShardQueue queue, int origin, uint32_t channel_ref) except -1:
         """A message from another worker's channel has met a queue that is behind. Once a millisecond and channel is enough."""
@@ -230,7 +230,6 @@ cdef class WorkerState:
         self.blocked = blocked
         for connection in connections:
             connection.alarm_changed()
-
 
     def totals(self):
         """Counters over the worker's life, under the HTTP API's names."""

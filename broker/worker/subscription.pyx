@@ -1,15 +1,15 @@
 """Consumers on both sides of a worker's border.
 
 A `Subscription` is a consumer (or the user of basic.get) as its channel sees it. Its queue is on this worker, where a `LocalConsumer` takes
-its messages, or on another, where a `RemoteConsumer` does and sends them here. So a queue meets two kinds of `Consumer`, a channel one kind of
-subscription, and neither asks where the other is.
+its messages, or on another, where a `RemoteConsumer` does and sends them here. So a queue meets two kinds of `Consumer`, a channel one kind
+of subscription, and neither asks where the other is.
 
-Credit. A remote consumer may have CREDIT_WINDOW units under way at most; the subscription gives them back as it writes the messages into its
-connection, and stops giving while that connection is congested. So a slow client's messages stay in the queue, not in a link. Prefetch is apart from
-that and is kept by the queue.
+Credit. A remote consumer may have CREDIT_WINDOW units under way at most; the subscription gives them back as it writes the messages into
+its connection, and stops giving while that connection is congested. So a slow client's messages stay in the queue, not in a link. Prefetch
+is apart from that and is kept by the queue.
 """
 
-from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from leveret.link.packets cimport DELIVER_REDELIVERED, PACKET_DELIVER, DeliverPacket
 from leveret.queue.consumer cimport Consumer

@@ -3,25 +3,26 @@
 It wires the parts of this package together and answers the router, the other workers and management; what AMQP methods do is in
 `leveret.worker.methods`, how messages flow in the Cython modules. It owns no topology: every change of it comes from the router.
 
-Requests from another worker, about a queue of ours (all but `get` name it by `queue_id`, or a consumer by `handle`):
+Requests from another worker, about a queue of ours (named by `queue_id`) or a consumer on one (named by `handle`), and their answers:
 
-    queue_status    queue_id                                                    [messages ready, consumers]
-    purge           queue_id                                                    number of messages
-    delete_queue    queue_id, if_unused, if_empty                               number of messages
-    attach          queue_id, ref, tag, no_ack, exclusive, prefetch, arguments, about       handle
-    cancel          handle                                                      {}
-    get             queue_id, ref, no_ack                                       None, or [handle, delivery number, redelivered, messages, wire]
+    queue_status    queue_id                                [messages ready, consumers]
+    purge           queue_id                                number of messages
+    delete_queue    queue_id, if_unused, if_empty           number of messages
+    attach          queue_id, ref, tag, no_ack, exclusive, priority, prefetch, arguments, about
+                                                            handle
+    cancel          handle                                  {}
+    get             queue_id, ref, handle, no_ack           [handle], or [handle, delivery number, redelivered, messages, wire]
 
-Notices: `detach` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`, how many connections a worker has.
-From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: request `statistics`.
+Notices: `detach` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`, how many connections a worker
+has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: request `statistics`.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import functools
 import logging
-import time
 from collections.abc import Awaitable, Coroutine, Iterable
 from typing import TYPE_CHECKING, Any
 
@@ -44,6 +45,7 @@ if TYPE_CHECKING:
     import socket
 
     from leveret.auth.permissions import Kind, Right
+    from leveret.queue.queue import Queue
     from leveret.supervisor.child import Child
 
 log = logging.getLogger(__name__)
@@ -70,6 +72,7 @@ class Worker:
         self.heartbeats = Heartbeats(child.loop)
         self.server_properties = server_properties(child.settings)
         self.connections: set[Connection] = set()
+        self._all_gone = asyncio.Event()  # set by the end of the last connection
         self.alarm_reason = ""
         self.loaded: asyncio.Future[None] = child.loop.create_future()
         self._snapshot: list[dict[str, Any]] = []
@@ -165,7 +168,9 @@ class Worker:
     async def ask_owner(self, entry: QueueEntry, verb: str, body: dict[str, Any]) -> Any:
         """A request to the worker that has the queue. Raises `NotFound` if that worker is down, as RabbitMQ does for a queue's node."""
         try:
-            link = await self.link_to(self.state.workers[entry.worker], NEIGHBOUR_TIMEOUT_S)
+            neighbour = self.state.workers[entry.worker]
+            assert neighbour is not None, f"{entry} is ours"
+            link = await self.link_to(neighbour, NEIGHBOUR_TIMEOUT_S)
             return await link.request(verb, body, timeout_s=NEIGHBOUR_TIMEOUT_S)
         except (LinkClosed, TimeoutError, RequestFailed) as error:
             log.warning("worker %d did not answer '%s' about %s: %s", entry.worker, verb, entry, error)
@@ -232,6 +237,7 @@ class Worker:
         """The queue is deleted: its messages go, its consumers are told."""
         queue = self.state.remove_queue(entry.id)
         entry.local = None
+        assert queue is not None, f"{entry} was not here"
         for consumer in queue.clear():
             if isinstance(consumer, RemoteConsumer):
                 self.state.detach(consumer.handle)
@@ -271,8 +277,7 @@ class Worker:
         return owner.delete(self, self._queue(body["queue_id"]), if_unused=body["if_unused"], if_empty=body["if_empty"])
 
     def _asked_attach(self, link: Link, body: Any) -> Any:
-        neighbour = self.state.workers[link.peer.index]
-        return owner.attach(self, self._queue(body["queue_id"]), neighbour, body).handle
+        return owner.attach(self, self._queue(body["queue_id"]), self._client(link), body).handle
 
     def _asked_cancel(self, link: Link, body: Any) -> Any:
         consumer = self.state.attached.get(body["handle"])
@@ -283,7 +288,7 @@ class Worker:
         return {}
 
     def _asked_get(self, link: Link, body: Any) -> Any:
-        return owner.get(self, self._queue(body["queue_id"]), self.state.workers[link.peer.index], body)
+        return owner.get(self, self._queue(body["queue_id"]), self._client(link), body)
 
     def _told_detach(self, link: Link, body: Any) -> None:
         self._detach(body["handle"])
@@ -298,6 +303,13 @@ class Worker:
         if subscription is not None:
             subscription.handle = 0
             self._cancelled_by_server(subscription)
+
+    def _client(self, link: Link) -> Neighbour:
+        """The worker that asks on behalf of a client of its own."""
+        neighbour = self._neighbour(link)
+        if neighbour is None:
+            raise ValueError(f"{link!r} has no clients")
+        return neighbour
 
     def _queue(self, queue_id: int) -> ShardQueue:
         queue = self.state.queues.get(queue_id)
@@ -324,7 +336,7 @@ class Worker:
             if queue is not None:
                 self.delete_if_abandoned(queue)
 
-    def delete_if_abandoned(self, queue: ShardQueue) -> None:
+    def delete_if_abandoned(self, queue: Queue) -> None:
         """Delete the queue if it is auto-delete and its last consumer has left."""
         if queue.auto_delete and queue.consumer_count == 0 and queue.id in self.state.queues:
             self.spawn(self.ask_router("delete_queue", {"vhost": queue.vhost, "name": queue.name, "queue_id": queue.id}))
@@ -360,7 +372,12 @@ class Worker:
             return
         self._connection_no += 1
         connection = Connection(
-            self.child.poller, sock, self, session, session.name, f"{self.child.run_id}/{self.index}.{self.child.hello.pid}.{self._connection_no}"
+            self.child.poller,
+            sock,
+            self,
+            session,
+            session.name,
+            owner=f"{self.child.run_id}/{self.index}.{self.child.hello.pid}.{self._connection_no}",
         )
         self.connections.add(connection)
         self.state.connections_opened += 1
@@ -370,6 +387,8 @@ class Worker:
     def connection_closed(self, connection: Connection, reason: str) -> None:
         """Its socket is closed and its channels are released."""
         self.connections.discard(connection)
+        if not self.connections:
+            self._all_gone.set()
         self.state.connections_closed += 1
         self.heartbeats.remove(connection)
         connection.session.ended(connection, reason)
@@ -395,9 +414,10 @@ class Worker:
                 connection.close_with(ConnectionForced(f"broker forced connection closure with reason '{reason}'"))
             else:
                 connection.close("the broker is stopping")
-        deadline = time.monotonic() + SHUTDOWN_TIMEOUT_S
-        while self.connections and time.monotonic() < deadline:
-            await asyncio.sleep(0.01)
+        if self.connections:
+            self._all_gone.clear()
+            with contextlib.suppress(TimeoutError):
+                await asyncio.wait_for(self._all_gone.wait(), SHUTDOWN_TIMEOUT_S)
         for connection in list(self.connections):
             connection.close("the broker is stopping")
 
