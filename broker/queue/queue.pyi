@@ -2,7 +2,7 @@ from typing import Any
 
 from leveret.queue.consumer import Consumer
 
-class InExclusiveUse(Exception): ...  # noqa: N818 -- a state of the queue, not a mistake
+class InExclusiveUse(Exception): ...
 
 class Queue:
     id: int
