@@ -116,7 +116,8 @@ cdef class Link(Stream):
             self.send_control([NOTICE, verb, body])
 
     cdef int send_control(self, list content) except -1:
-        # What a client has said of itself travels too: text that is not UTF-8 passes unchanged, and what msgpack has no type for (a decimal) as text.
+        # What a client has said of itself travels too: text that is not UTF-8 passes unchanged, and what msgpack has no type for (a
+        # decimal) as text.
         cdef bytes packed = msgpack.packb(content, default=str, unicode_errors="surrogateescape")
         cdef uint32_t size = sizeof(PacketHead) + len(packed)
         cdef uint8_t* at
