@@ -12,6 +12,7 @@ cdef class Poller:
     cdef uint8_t* chunk             # the one read buffer of all streams
     cdef size_t chunk_size
     cdef list pending               # streams with output not yet written in this turn
+    cdef list roomy                 # streams that keep a large output buffer, the one that came first at the front
     cdef list endings               # Ending objects to be run at the end of the turn, before the flush
     cdef bint in_turn
     cdef bint end_called
@@ -21,6 +22,7 @@ cdef class Poller:
     cdef int change(self, Stream stream) except -1
     cdef int remove(self, Stream stream) except -1
     cdef int want_flush(self, Stream stream) except -1
+    cdef int keep_room(self, Stream stream) except -1
     cdef int want_ending(self, Ending ending) except -1
     cdef int end_turn(self) except -1
     cdef int call_end(self) except -1

@@ -14,6 +14,7 @@ cdef class Stream:
     cdef bint registered            # in the epoll set
     cdef bint hung                  # the peer has gone while paused: out of the epoll set until it is read again
     cdef bint flush_pending
+    cdef bint roomy                 # keeps an emptied `out` beyond OUT_KEPT (the poller's `roomy` list)
     cdef bint congested             # `out` went beyond `out_high` and has not fallen below `out_low` since
     cdef bint closing               # close as soon as `out` is sent; nothing is read any more
     cdef bint feeding               # `on_bytes` is running

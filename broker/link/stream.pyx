@@ -36,7 +36,7 @@ cdef extern from "<unistd.h>" nogil:
     int c_close "close"(int fd)
 
 cdef enum:
-    OUT_KEPT = 64 * 1024        # an emptied output buffer larger than this is given back
+    OUT_KEPT = 64 * 1024        # an emptied output buffer larger than this is kept by few streams only (Poller.keep_room)
     OUT_HIGH = 256 * 1024
     OUT_LOW = 64 * 1024
 
@@ -126,7 +126,7 @@ cdef class Stream:
             unsent = 0
         if unsent == 0:
             if self.out.capacity > OUT_KEPT:
-                buffer_free(&self.out)
+                self.poller.keep_room(self)
             if self.closing:
                 return self.close("closed")
         if not self.flush_pending:
