@@ -79,12 +79,9 @@ class Worker:
         self._connection_no = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links_opened = asyncio.Condition()
-        sockets = child.runtime_dir
-        make_link = functools.partial(WorkerLink, self.state)
-        self._server = LinkServer(child.poller, sockets / f"worker-{self.index}.sock", child.hello, self, make_link)
-        # Of two workers the one with the higher index dials, so that a pair has one link.
-        paths = [sockets / "router.sock", *(sockets / f"worker-{other}.sock" for other in range(self.index))]
-        self._diallers = [Dialler(child.poller, path, child.hello, self, make_link) for path in paths]
+        self._make_link = functools.partial(WorkerLink, self.state)
+        self._server: LinkServer | None = None
+        self._diallers = [self._dial("router")]
         self.acceptor = Acceptor(self, worker_count)
         child.on_alarms = self.set_alarms
         self.set_alarms(child.alarms)
@@ -94,7 +91,21 @@ class Worker:
         self.acceptor.close()
         for dialler in self._diallers:
             dialler.close()
-        self._server.close()
+        if self._server is not None:
+            self._server.close()
+
+    def _dial(self, name: str) -> Dialler:
+        return Dialler(self.child.poller, self.child.runtime_dir / f"{name}.sock", self.child.hello, self, self._make_link)
+
+    def meet_workers(self) -> None:
+        """Open links to the other workers, once the router has told what there is.
+
+        A message from one of them for a queue that is not known yet would be taken for one to a queue that was deleted, and confirmed.
+        """
+        path = self.child.runtime_dir / f"worker-{self.index}.sock"
+        self._server = LinkServer(self.child.poller, path, self.child.hello, self, self._make_link)
+        # Of two workers the one with the higher index dials, so that a pair has one link.
+        self._diallers += [self._dial(f"worker-{other}") for other in range(self.index)]
 
     def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
         """Do it beside everything else; a failure is logged."""
@@ -474,6 +485,7 @@ async def main(child: Child) -> None:
     """Serve until the supervisor asks for the end."""
     worker = Worker(child, worker_count=child.settings.workers)
     await worker.loaded
+    worker.meet_workers()
     worker.acceptor.start(child.listeners["amqp"])
     child.ready()
     reason = await child.shutdown_requested
