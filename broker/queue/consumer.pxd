@@ -19,11 +19,14 @@ cdef class Consumer:
     cdef readonly bint cancelled
     cdef readonly int64_t priority
     cdef readonly uint32_t prefetch     # most unacked at a time; 0: no limit
+    cdef readonly uint32_t prefetch_bytes   # most bytes of unacked bodies at a time, one message apart; 0: no limit
+    cdef readonly uint64_t unacked_bytes
     cdef readonly dict arguments
     cdef readonly uint64_t next_delivery_no
     cdef Ledger ledger                  # delivery number -> message (item), position (number), flags; each slot holds a reference
     cdef Turn turn                      # the queue's
 
     cdef bint can_take(self) noexcept
+    cdef bint within_prefetch(self) noexcept
     cdef int deliver(self, Message* message, uint64_t delivery_no, bint redelivered) except -1
     cdef int ready_again(self) except -1

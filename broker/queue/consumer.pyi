@@ -12,6 +12,8 @@ class Consumer:
     cancelled: bool
     priority: int
     prefetch: int
+    prefetch_bytes: int
+    unacked_bytes: int
     arguments: dict[str, Any]
     next_delivery_no: int
 
@@ -23,10 +25,11 @@ class Consumer:
         exclusive: bool = False,
         priority: int = 0,
         prefetch: int = 0,
+        prefetch_bytes: int = 0,
         arguments: dict[str, Any] | None = None,
     ) -> None: ...
     def activate(self) -> None: ...
     def deactivate(self) -> None: ...
-    def set_prefetch(self, prefetch: int) -> None: ...
+    def set_prefetch(self, prefetch: int, prefetch_bytes: int = 0) -> None: ...
     @property
     def unacked_count(self) -> int: ...

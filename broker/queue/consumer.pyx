@@ -14,17 +14,19 @@ from leveret.queue.message cimport Message, message_release
 cdef class Consumer:
     """Tag, settings and unacked messages of one consumer; abstract.
 
-    `tag`: at most 255 bytes, any. `priority`: any 64-bit integer, higher first. `prefetch`: 0 for no limit; of no effect with `no_ack`.
+    `tag`: at most 255 bytes, any. `priority`: any 64-bit integer, higher first. `prefetch` (messages) and `prefetch_bytes` (of
+    bodies): 0 for no limit; of no effect with `no_ack`.
     Begins inactive, so that consume-ok can precede the first delivery.
     """
 
     def __init__(self, bytes tag not None, *, bint no_ack=False, bint exclusive=False, priority=0, uint32_t prefetch=0,
-                 dict arguments=None):
+                 uint32_t prefetch_bytes=0, dict arguments=None):
         self.tag = tag
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.priority = priority
         self.prefetch = prefetch
+        self.prefetch_bytes = prefetch_bytes
         self.arguments = {} if arguments is None else arguments
         self.next_delivery_no = 1
         self.turn.owner = <void*>self
@@ -45,7 +47,16 @@ cdef class Consumer:
         A subclass narrows it (socket full, credit spent, the channel's shared prefetch) and calls `ready_again` when its own reason ends.
         The queue asks before every delivery, and asks a consumer that said no only after `ready_again`.
         """
-        return self.active and (self.prefetch == 0 or self.ledger.live < self.prefetch)
+        return self.active and self.within_prefetch()
+
+    cdef bint within_prefetch(self) noexcept:
+        """Whether both limits leave room for the message that the queue offers (`Queue.offered_bytes`).
+
+        A message larger than the limit in bytes is delivered when nothing else is unacked: it would wait for ever otherwise.
+        """
+        if self.prefetch and self.ledger.live >= self.prefetch:
+            return False
+        return self.prefetch_bytes == 0 or self.ledger.live == 0 or self.unacked_bytes + self.queue.offered_bytes <= self.prefetch_bytes
 
     cdef int deliver(self, Message* message, uint64_t delivery_no, bint redelivered) except -1:
         """Send it on. `message` is lent for the call: retain it to keep it.
@@ -76,9 +87,10 @@ cdef class Consumer:
         if self.queue is not None:
             self.queue.consumer_blocked(self)
 
-    def set_prefetch(self, uint32_t prefetch) -> None:
-        """Change the limit at once; below what is unacked now, the next delivery waits for settles."""
+    def set_prefetch(self, uint32_t prefetch, uint32_t prefetch_bytes=0) -> None:
+        """Change the limits at once; below what is unacked now, the next delivery waits for settles."""
         self.prefetch = prefetch
+        self.prefetch_bytes = prefetch_bytes
         self.ready_again()
 
     @property

@@ -18,6 +18,7 @@ cdef enum:
     SETTLE_ACK = 0
     SETTLE_REQUEUE = 1
     SETTLE_DISCARD = 2
+    SETTLE_REDELIVER = 3        # settles nothing: the same consumer gets them once more
 
 
 cdef class Queue:
@@ -55,11 +56,13 @@ cdef class Queue:
     cdef Ring purged                    # no longer ours, memory not yet given back
     cdef uint64_t next_position
     cdef Rotation rotation
+    cdef uint32_t offered_bytes         # body of the message that consumers are asked about: `within_prefetch` looks at it
     cdef dict attached                  # Consumer -> None, in order of arrival: everybody who holds, or may hold, messages of ours
     cdef bint handing                   # within a consumer's `deliver`
 
     # The hot path.
     cdef int publish(self, Message* message) except -1
+    cdef int offer(self, Message* message) except -1
     cdef int settle(self, Consumer consumer, uint64_t first, uint64_t last, int outcome) except -1
     cdef int take(self, Consumer getter, uint64_t* delivery_no, Entry* entry) except -1
     cdef int pump(self) except -1
@@ -75,6 +78,8 @@ cdef class Queue:
     cdef int pop(self, Entry* entry) except -1
     cdef int put_back(self, Entry* run, size_t count) except -1
     cdef int requeue(self, Consumer consumer, uint64_t first, uint64_t last) except -1
+    cdef int redeliver(self, Consumer consumer, uint64_t first, uint64_t last) except -1
+    cdef uint32_t next_bytes(self) noexcept
     cdef int settled(self, Consumer consumer, size_t count, uint64_t size) except -1
     cdef int drop(self, Message* message) except -1
     cdef int release_purged(self, size_t count) except -1

@@ -102,6 +102,7 @@ cdef class Queue:
         cdef Consumer consumer
         cdef Entry entry
         if self.ready_count == 0 and not self.handing:
+            self.offered_bytes = message.body_size
             consumer = self.next_consumer()
             if consumer is not None:
                 if not consumer.no_ack:
@@ -126,11 +127,22 @@ cdef class Queue:
             self.pump()
         return 0
 
+    cdef int offer(self, Message* message) except -1:
+        """`publish` if a consumer takes it now (1), else nothing (0): a publish with the immediate flag."""
+        if self.ready_count or self.handing:
+            return 0
+        self.offered_bytes = message.body_size
+        if self.next_consumer() is None:
+            return 0
+        self.publish(message)
+        return 1
+
     cdef int settle(self, Consumer consumer, uint64_t first, uint64_t last, int outcome) except -1:
         """Settle what the consumer holds with delivery numbers from `first` to `last`, both included; the number of messages settled.
 
         Numbers that are not outstanding are passed over. SETTLE_ACK and SETTLE_DISCARD let the messages go, SETTLE_REQUEUE puts them back
         in their places, redelivered. Afterwards deliveries go on, perhaps to the same consumer. MemoryError (requeue only): none settled.
+        SETTLE_REDELIVER settles nothing: the consumer is handed them once more, under their old numbers; the number of messages is answered.
         """
         cdef Ledger* ledger = &consumer.ledger
         cdef size_t index
@@ -138,6 +150,8 @@ cdef class Queue:
         cdef uint64_t size = 0
         cdef Slot* slot
         cdef Message* message
+        if outcome == SETTLE_REDELIVER:
+            return self.redeliver(consumer, first, last)
         if outcome == SETTLE_REQUEUE:
             count = self.requeue(consumer, first, last)
         else:
@@ -190,6 +204,7 @@ cdef class Queue:
         ledger_append(&getter.ledger, delivery_no[0], entry.message, entry.position, entry.flags)
         self.unacked_count += 1
         self.unacked_bytes += entry.message.body_size
+        getter.unacked_bytes += entry.message.body_size
         self.got += 1
         return 1
 
@@ -207,6 +222,7 @@ cdef class Queue:
         if self.purged.count:
             self.release_purged(PUMP_RELEASES_MAX)
         while self.ready_count and budget:
+            self.offered_bytes = self.next_bytes()
             consumer = self.next_consumer()
             if consumer is None:
                 break
@@ -292,6 +308,7 @@ cdef class Queue:
         return [consumer for consumer in self.attached if consumer.consuming]
 
     cdef int consumer_ready(self, Consumer consumer) except -1:
+        self.offered_bytes = self.next_bytes()
         if not consumer.consuming or not consumer.can_take():
             if self.ready_count and self.rotation.count and not self.unfinished:
                 self.pump()     # what it gave back may be for others
@@ -343,6 +360,7 @@ cdef class Queue:
                 if consumer.ledger.slots[index].item != NULL:
                     self.drop(<Message*>consumer.ledger.slots[index].item)
             ledger_free(&consumer.ledger)
+            consumer.unacked_bytes = 0
             self.detach(consumer)
         self.unacked_count = 0
         self.unacked_bytes = 0
@@ -401,6 +419,7 @@ cdef class Queue:
             ledger_append(&consumer.ledger, delivery_no, entry.message, entry.position, entry.flags)
             self.unacked_count += 1
             self.unacked_bytes += entry.message.body_size
+            consumer.unacked_bytes += entry.message.body_size
             self.delivered += 1
         rotation_advance(&self.rotation)
         self.handing = True
@@ -425,6 +444,7 @@ cdef class Queue:
             ledger_retract(&consumer.ledger)
             self.unacked_count -= 1
             self.unacked_bytes -= entry.message.body_size
+            consumer.unacked_bytes -= entry.message.body_size
             self.delivered -= 1
         if entry.flags & ENTRY_REDELIVERED:
             self.redelivered -= 1
@@ -512,12 +532,42 @@ cdef class Queue:
         self.settled(consumer, count, size)
         return <int>count
 
+    cdef int redeliver(self, Consumer consumer, uint64_t first, uint64_t last) except -1:
+        """Hand the consumer what it holds from `first` to `last` once more, marked redelivered; the number of messages.
+
+        Its ledger may grow or lose entries while `deliver` runs, so each step finds its place anew.
+        """
+        cdef Ledger* ledger = &consumer.ledger
+        cdef uint64_t at = first
+        cdef size_t index
+        cdef int count = 0
+        while at <= last and consumer.queue is self:
+            index = ledger_seek(ledger, at)
+            while index < ledger.tail and ledger.slots[index].item == NULL:
+                index += 1
+            if index == ledger.tail or ledger.slots[index].key > last:
+                break
+            at = ledger.slots[index].key
+            ledger.slots[index].flags = entry_returned(ledger.slots[index].flags)
+            self.redelivered += 1
+            count += 1
+            consumer.deliver(<Message*>ledger.slots[index].item, at, True)
+            at += 1
+        return count
+
+    cdef uint32_t next_bytes(self) noexcept:
+        """Body size of the oldest ready message; 0 if there is none."""
+        if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
+            return self.heap.entries[0].message.body_size
+        return ring_at(&self.ring, 0).message.body_size if self.ring.count else 0
+
     cdef int settled(self, Consumer consumer, size_t count, uint64_t size) except -1:
         """`count` messages with bodies of `size` bytes have left the consumer's ledger."""
         ledger_tidy(&consumer.ledger)
         assert self.unacked_count >= count and self.unacked_bytes >= size
         self.unacked_count -= count
         self.unacked_bytes -= size
+        consumer.unacked_bytes -= size
         return 0
 
     cdef int drop(self, Message* message) except -1:
