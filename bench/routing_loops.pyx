@@ -23,6 +23,7 @@ cdef void set_subject(Subject* subject, bytes key, bytes properties):
     subject.key_size = len(key)
     subject.properties = properties
     subject.properties_size = len(properties)
+    subject.more_count = 0
 
 
 def match_all(Exchange exchange, list keys, uint32_t rounds, bytes properties=b""):
@@ -87,10 +88,11 @@ def publish(Distributor distributor, uint32_t exchange_id, bytes key, uint32_t b
         subject.key_size = len(key)
         subject.properties = subject.key + subject.key_size
         subject.properties_size = 2
+        subject.more_count = 0
         memcpy(<void*>subject.key, <const uint8_t*>key, len(key))
         for number in range(count):
             packet.publish_no = number + 1
-            distributor.publish(origin, packet, &subject)
+            distributor.publish(origin, packet, packet.head.size - <uint32_t>sizeof(PublishPacket), &subject)
             for outlet in distributor.outlets:
                 unread = buffer_unread(&outlet.held)
                 if unread > HELD_KEPT:

@@ -1,6 +1,6 @@
 """The packets that processes send each other: one table of fixed layouts, read and written in C.
 
-Version 1. All numbers are little-endian; every packet begins with a `PacketHead`, whose `size` counts the whole packet. Hot packets are the
+Version 2. All numbers are little-endian; every packet begins with a `PacketHead`, whose `size` counts the whole packet. Hot packets are the
 structs below, followed (where it says so) by a message as `leveret.queue.message` lays it out from `properties_size` on. Everything that is
 not hot is a CONTROL packet: a msgpack map (see `leveret.link.link`).
 
@@ -26,7 +26,7 @@ same consumer within the queue's worker. Refs are never reused while packets tha
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 cdef enum:
-    PACKETS_VERSION = 1
+    PACKETS_VERSION = 2
     WORKERS_MAX = 64            # a verdict's mask of workers is one 64-bit word
     PACKET_SIZE_MAX = 0x28000000   # 640 MiB: the largest message (512 MiB) and its head
 
@@ -47,19 +47,22 @@ cdef enum:
     PUBLISH_WANTS_VERDICT = 1   # confirm mode, mandatory or immediate: answer with VERDICT
     ENQUEUE_WANTS_CONFIRM = 1   # answer with CONFIRM
     CONFIRM_REFUSED = 1         # the queue's worker would not take it: nack
+    CONFIRM_NOT_TAKEN = 2       # an immediate message that no consumer could take at once
     DELIVER_REDELIVERED = 1
+    DELIVER_REPLY = 2           # a direct reply: to be checked against the reply consumer's name
     SETTLE_ACK = 0
     SETTLE_REQUEUE = 1
     SETTLE_DISCARD = 2
+    SETTLE_REDELIVER = 3        # not settled: delivered to the same consumer once more
     THROTTLE_SLOW = 1           # a queue has more than its consumers keep up with; nobody says when to go on, it wears off
 
 cdef packed struct PacketHead:
     uint32_t size
     uint8_t type
     uint8_t flags
-    uint16_t count              # ENQUEUE: number of queue ids
+    uint16_t count              # ENQUEUE: number of queue ids; PUBLISH: of further routing keys
 
-cdef packed struct PublishPacket:      # then the message
+cdef packed struct PublishPacket:      # then `head.count` routing keys (CC, BCC), each a size of 1 byte and the key; then the message
     PacketHead head
     uint32_t exchange_id
     uint32_t channel_ref

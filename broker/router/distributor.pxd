@@ -46,8 +46,8 @@ cdef class Outlet(Ending):
     cdef uint64_t verdict_workers
 
     cdef size_t backlog(self) noexcept
-    cdef int enqueue(self, const Group* group, const PublishPacket* packet, uint16_t origin) except -1
-    cdef int enqueue_some(self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, uint16_t origin) except -1
+    cdef int enqueue(self, const Group* group, const PublishPacket* packet, uint32_t wire_size, uint16_t origin) except -1
+    cdef int enqueue_some(self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, uint32_t wire_size, uint16_t origin) except -1
     cdef int check_backlog(self, Outlet origin, uint32_t channel_ref) except -1
     cdef int relieve(self) except -1
     cdef int verdict(self, uint32_t channel_ref, uint64_t publish_no, uint64_t workers) except -1
@@ -78,6 +78,6 @@ cdef class Distributor:
     cdef uint64_t memo_misses
     cdef uint64_t unroutable
 
-    cdef int publish(self, Outlet origin, const PublishPacket* packet, const Subject* subject) except -1
+    cdef int publish(self, Outlet origin, const PublishPacket* packet, uint32_t wire_size, const Subject* subject) except -1
     cdef Route* find_route(self, Source source, const Subject* subject, bint* kept) except? NULL
     cdef int forget(self, Source source) except -1

@@ -83,8 +83,8 @@ cdef class Outlet(Ending):
     cdef size_t backlog(self) noexcept:
         return buffer_unread(&self.link.out) if self.link is not None else buffer_unread(&self.held)
 
-    cdef int enqueue(self, const Group* group, const PublishPacket* packet, uint16_t origin) except -1:
-        """Write the message for all queues of the group; the confirm is asked for with the last packet."""
+    cdef int enqueue(self, const Group* group, const PublishPacket* packet, uint32_t wire_size, uint16_t origin) except -1:
+        """Write the message (the last `wire_size` bytes of the packet) for all queues of the group; the confirm is asked for with the last."""
         cdef uint32_t done = 0, some
         cdef uint8_t flags
         while True:
@@ -93,14 +93,16 @@ cdef class Outlet(Ending):
             if some > QUEUES_PER_PACKET:
                 some = QUEUES_PER_PACKET
                 flags = 0
-            self.enqueue_some(group.queue_ids + done, <uint16_t>some, flags, packet, origin)
+            self.enqueue_some(group.queue_ids + done, <uint16_t>some, flags, packet, wire_size, origin)
             done += some
             if done == group.count:
                 return 0
 
-    cdef int enqueue_some(self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, uint16_t origin) except -1:
+    cdef int enqueue_some(
+        self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, uint32_t wire_size, uint16_t origin,
+    ) except -1:
         cdef uint32_t ids_size = 4 * <uint32_t>count
-        cdef uint32_t wire_size = packet.head.size - <uint32_t>sizeof(PublishPacket)
+        cdef const uint8_t* wire = <const uint8_t*>packet + packet.head.size - wire_size
         cdef uint32_t size = <uint32_t>sizeof(EnqueuePacket) + ids_size + wire_size
         cdef uint8_t* at
         cdef EnqueuePacket* enqueue
@@ -120,7 +122,7 @@ cdef class Outlet(Ending):
         enqueue.reserved = 0
         enqueue.publish_no = packet.publish_no
         memcpy(at + sizeof(EnqueuePacket), ids, ids_size)
-        memcpy(at + sizeof(EnqueuePacket) + ids_size, <const uint8_t*>packet + sizeof(PublishPacket), wire_size)
+        memcpy(at + sizeof(EnqueuePacket) + ids_size, wire, wire_size)
         if self.link is not None:
             self.link.written(size)
             if self.link.congested:
@@ -212,22 +214,29 @@ cdef class RouterLink(Link):
     cdef int on_packet(self, PacketHead* packet) except -1:
         cdef PublishPacket* publish = <PublishPacket*>packet
         cdef const uint8_t* wire = <const uint8_t*>packet + sizeof(PublishPacket)
+        cdef const uint8_t* end = <const uint8_t*>packet + packet.size
+        cdef uint16_t more
         cdef Message* message
         cdef Subject subject
         if packet.type != PACKET_PUBLISH or self.outlet is None:
             return self.close(f"packet type {packet.type} is not expected here")
+        subject.more_keys = wire
+        subject.more_count = packet.count
+        for more in range(packet.count):
+            if wire >= end or wire + wire[0] >= end:
+                return self.close("a publish packet's routing keys do not fit its size")
+            wire += 1 + wire[0]
         # The packet's bytes are a message from `properties_size` on; what lies before is never looked at.
         message = <Message*>(wire - MESSAGE_WIRE_OFFSET)
-        if packet.size < sizeof(PublishPacket) + WIRE_HEAD or packet.size != (
-            <uint64_t>sizeof(PublishPacket) + WIRE_HEAD + message.exchange_size + message.routing_key_size
-            + message.properties_size + message.body_size
+        if end - wire < WIRE_HEAD or <uint64_t>(end - wire) != (
+            <uint64_t>WIRE_HEAD + message.exchange_size + message.routing_key_size + message.properties_size + message.body_size
         ):
             return self.close("a publish packet's message does not fit its size")
         subject.key = wire + WIRE_HEAD + message.exchange_size
         subject.key_size = message.routing_key_size
         subject.properties = subject.key + subject.key_size
         subject.properties_size = message.properties_size
-        return self.distributor.publish(self.outlet, publish, &subject)
+        return self.distributor.publish(self.outlet, publish, <uint32_t>(end - wire), &subject)
 
     cdef int on_drained(self) except -1:
         if self.outlet is not None and self.outlet.link is self:
@@ -350,7 +359,7 @@ cdef class Distributor:
 
     # --- publishes
 
-    cdef int publish(self, Outlet origin, const PublishPacket* packet, const Subject* subject) except -1:
+    cdef int publish(self, Outlet origin, const PublishPacket* packet, uint32_t wire_size, const Subject* subject) except -1:
         cdef uint64_t* found = integer_map_find(&self.source_map, packet.exchange_id)
         cdef uint64_t workers = 0
         cdef uint32_t at
@@ -367,7 +376,7 @@ cdef class Distributor:
                 workers = route.workers
                 for at in range(route.group_count):
                     outlet = <Outlet>self.outlet_array[route.groups[at].worker]
-                    outlet.enqueue(&route.groups[at], packet, <uint16_t>origin.index)
+                    outlet.enqueue(&route.groups[at], packet, wire_size, <uint16_t>origin.index)
                     if outlet.behind:
                         outlet.check_backlog(origin, packet.channel_ref)
             finally:
@@ -381,7 +390,7 @@ cdef class Distributor:
 
     cdef Route* find_route(self, Source source, const Subject* subject, bint* kept) except? NULL:
         """The prepared route. kept: it is the memo's; else the caller frees it."""
-        cdef uint64_t* found = byte_map_find(&source.memo, subject.key, subject.key_size)
+        cdef uint64_t* found = byte_map_find(&source.memo, subject.key, subject.key_size) if subject.more_count == 0 else NULL
         cdef uint32_t counts[WORKERS_MAX]
         cdef uint32_t group_of[WORKERS_MAX]
         cdef uint32_t queue_count = 0, group_count = 0, worker
@@ -476,6 +485,7 @@ cdef class Distributor:
         subject.key_size = len(key)
         subject.properties = properties
         subject.properties_size = len(properties)
+        subject.more_count = 0
         route = self.find_route(source, &subject, &kept)
         try:
             return {

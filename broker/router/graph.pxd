@@ -13,4 +13,5 @@ cdef class ExchangeGraph:
     cdef dict vertices                  # id -> Vertex: what keeps them alive
     cdef IntegerMap by_id               # id -> Vertex, borrowed
 
+    cdef int route_more(self, Exchange exchange, const Subject* subject, Destinations into) except -1
     cdef int reach(self, uint32_t start, const Subject* subject, Destinations into, bint* by_key) except -1

@@ -4,7 +4,7 @@ It owns which exchanges there are and their alternates; what an exchange's own b
 The array of destinations is also the list of what is still to be walked, and holds each exchange once, so a cycle ends by itself.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from leveret.lookup.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
 from leveret.router.exchanges.exchange cimport DESTINATION_EXCHANGE_BIT, Destinations, Exchange, Subject, destination_is_exchange
@@ -49,6 +49,7 @@ cdef class ExchangeGraph:
         subject.key_size = len(key)
         subject.properties = properties
         subject.properties_size = len(properties)
+        subject.more_count = 0
         self.reach(start, &subject, into, &by_key)
         return [destination for destination in into.to_list() if destination >> DESTINATION_EXCHANGE_BIT == 0]
 
@@ -58,7 +59,7 @@ cdef class ExchangeGraph:
         cdef uint64_t* found
         cdef Vertex vertex
         cdef int matched
-        by_key[0] = True
+        by_key[0] = subject.more_count == 0
         into.clear()
         into.add((<uint64_t>1 << DESTINATION_EXCHANGE_BIT) | start)
         while at < into.count:
@@ -69,7 +70,22 @@ cdef class ExchangeGraph:
                     if not vertex.exchange.by_key:
                         by_key[0] = False
                     matched = vertex.exchange.route(subject, into)
+                    if subject.more_count:
+                        matched |= self.route_more(vertex.exchange, subject, into)
                     if not matched and vertex.alternate:
                         into.add((<uint64_t>1 << DESTINATION_EXCHANGE_BIT) | vertex.alternate)
             at += 1
         return 0
+
+    cdef int route_more(self, Exchange exchange, const Subject* subject, Destinations into) except -1:
+        """The same message by its further keys; each destination gets it once all the same."""
+        cdef Subject further = subject[0]
+        cdef const uint8_t* at = subject.more_keys
+        cdef size_t index
+        cdef int matched = 0
+        for index in range(subject.more_count):
+            further.key = at + 1
+            further.key_size = at[0]
+            matched |= exchange.route(&further, into)
+            at += 1 + at[0]
+        return matched

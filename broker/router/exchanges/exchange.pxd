@@ -11,6 +11,8 @@ cdef struct Subject:                # what a message is routed by; pointers into
     size_t key_size
     const uint8_t* properties       # property flags and list, as in a content header; headers exchanges read it
     size_t properties_size
+    const uint8_t* more_keys        # further routing keys (CC, BCC), each a size of 1 byte and the key
+    size_t more_count
 
 
 cdef inline bint destination_is_exchange(uint64_t destination) noexcept nogil:

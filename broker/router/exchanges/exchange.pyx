@@ -98,6 +98,7 @@ cdef class Exchange:
         subject.key_size = len(key)
         subject.properties = properties
         subject.properties_size = len(properties)
+        subject.more_count = 0
         self.route(&subject, into)
         return into.to_list()
 
