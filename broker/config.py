@@ -247,6 +247,9 @@ class Settings:
         Text(0, 1024), "Password of that user; better set in the file or the environment, because flags show in `ps`.", "guest", secret=True
     )
     default_vhost: str = _option(Text(1), "Virtual host made when the node starts on an empty data folder.", "/")
+    anonymous_login_user: str = _option(
+        Text(0, 255), "User that a client becomes who logs in by SASL ANONYMOUS; empty: the mechanism is off.", "", default_text="off"
+    )
     memory_watermark: float = _option(
         Watermark(),
         "Memory of all processes together above which publishers are held back: a share of the machine's or container's memory, or a size. "

@@ -18,12 +18,12 @@ import socket
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
+from leveret.auth import mechanisms
 from leveret.codec.errors import (
     AccessRefused,
     AmqpError,
     ChannelError,
     CommandInvalid,
-    CommandSyntaxError,
     NotAllowed,
     quoted_bytes,
 )
@@ -36,9 +36,10 @@ from leveret.codec.methods import (
     ConnectionStartOk,
     ConnectionTune,
     ConnectionTuneOk,
+    ConnectionUpdateSecret,
+    ConnectionUpdateSecretOk,
     Method,
 )
-from leveret.codec.tables import decode_table
 
 if TYPE_CHECKING:
     from leveret.config import Settings
@@ -49,7 +50,6 @@ log = logging.getLogger(__name__)
 SILENT_CLOSE_DELAY_S = 3.0
 FRAME_SIZE_MIN = 4096
 CHANNEL_MAX_MIN = 1
-MECHANISMS = b"PLAIN AMQPLAIN"
 
 # Stages, by the names that RabbitMQ's texts use.
 STARTING, TUNING, OPENING, RUNNING = "starting", "tuning", "opening", "running"
@@ -73,7 +73,7 @@ def server_properties(settings: Settings) -> dict[str, Any]:
             "consumer_priorities": True,
             "authentication_failure_close": True,
             "per_consumer_qos": True,
-            "direct_reply_to": False,
+            "direct_reply_to": True,
         },
     }
 
@@ -152,7 +152,7 @@ class Session:
                 version_major=0,
                 version_minor=9,
                 server_properties=connection.worker.server_properties,
-                mechanisms=MECHANISMS,
+                mechanisms=" ".join(mechanisms.offered(connection.worker.settings.anonymous_login_user)).encode(),
                 locales=b"en_US",
             )
         )
@@ -173,6 +173,8 @@ class Session:
             self._tune_ok(connection, method)
         elif isinstance(method, ConnectionOpen) and self.stage == OPENING:
             self._open(connection, method)
+        elif isinstance(method, ConnectionUpdateSecret) and self.stage == RUNNING:
+            self._update_secret(connection, method)
         else:
             raise ChannelError(f"unexpected method in connection state {self.stage}", method)
         return None
@@ -184,17 +186,15 @@ class Session:
         if isinstance(capabilities, dict):
             connection.blockable = capabilities.get("connection.blocked") is True
             connection.cancel_notify = capabilities.get("consumer_cancel_notify") is True
-        if method.mechanism == "PLAIN":
-            name, password = plain_credentials(method.response)
-        elif method.mechanism == "AMQPLAIN":
-            name, password = amqplain_credentials(method.response)
-        else:
-            raise CommandInvalid(f"unknown authentication mechanism '{method.mechanism}'", method)
         worker = connection.worker
+        anonymous_user = worker.settings.anonymous_login_user
+        if method.mechanism not in mechanisms.offered(anonymous_user):
+            raise CommandInvalid(f"unknown authentication mechanism '{method.mechanism}'", method)
+        login = mechanisms.Login(method.mechanism, method.response, self.peer_host, anonymous_user)
         try:
-            user = worker.directory.users.authenticate(name, password, self.peer_host, method.mechanism)
+            user = mechanisms.authenticate(worker.directory.users, login)
         except AccessRefused:
-            log.warning("refused login on %s: user '%s', mechanism %s", self.name, name, method.mechanism)
+            log.warning("refused login on %s: user '%s', mechanism %s", self.name, mechanisms.shown_name(login), method.mechanism)
             raise
         self.user = user.name
         self.user_bytes = user.name.encode()
@@ -228,6 +228,17 @@ class Session:
             worker.heartbeats.add(connection, self.heartbeat_s)
         name = self.client_properties.get("connection_name")
         log.info("opened connection %s%s: user '%s', vhost '%s'", self.name, f" ({name})" if name else "", self.user, vhost.name)
+
+    def _update_secret(self, connection: Connection, method: ConnectionUpdateSecret) -> None:
+        """The client shows a new password (or, one day, a newer token) of the same user; its connection goes on if that is right."""
+        worker = connection.worker
+        try:
+            worker.directory.users.authenticate(self.user, method.new_secret, self.peer_host, self.mechanism)
+        except AccessRefused as error:
+            raise NotAllowed("New secret was refused by one of the backends", method) from error
+        worker.directory.permissions.check_open(self.user, connection.vhost.name)
+        log.info("connection %s of user '%s' has updated its secret: %s", self.name, self.user, method.reason)
+        connection.send(ConnectionUpdateSecretOk())
 
     def _close(self, connection: Connection, method: ConnectionClose) -> Awaitable[None] | None:
         """The client closes. Its exclusive queues are gone before it hears close-ok, as people assume."""
@@ -300,33 +311,6 @@ class Session:
         if connection.is_blocked:
             return "blocked"
         return "flow" if connection.is_held_up else RUNNING
-
-
-def plain_credentials(response: bytes) -> tuple[str, str]:
-    """User and password of a PLAIN response, `[authorization id] NUL user NUL password` (RFC 4616). Raises `CommandSyntaxError`."""
-    parts = response.split(b"\0")
-    if len(parts) != 3:
-        raise CommandSyntaxError(f"response {quoted_bytes(b'')} invalid")
-    return _texts(parts[1], parts[2])
-
-
-def amqplain_credentials(response: bytes) -> tuple[str, str]:
-    """User and password of an AMQPLAIN response: a field table without its length, with LOGIN and PASSWORD. Raises `CommandSyntaxError`."""
-    try:
-        table = decode_table(len(response).to_bytes(4, "big") + response)
-    except AmqpError as error:
-        raise CommandSyntaxError("AMQPLAIN auth info in wrong format") from error
-    login, password = table.get("LOGIN"), table.get("PASSWORD")
-    if not isinstance(login, str) or not isinstance(password, str):
-        raise CommandSyntaxError("AMQPLAIN auth info has no LOGIN or PASSWORD")
-    return login, password
-
-
-def _texts(name: bytes, password: bytes) -> tuple[str, str]:
-    try:
-        return name.decode(), password.decode()
-    except UnicodeDecodeError as error:
-        raise CommandSyntaxError("user and password must be UTF-8") from error
 
 
 def check_negotiated(field: str, value: int, lowest: int, highest: int) -> None:
