@@ -11,7 +11,7 @@ import os
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from leveret.codec.errors import NotAllowed, NotImplementedByBroker, PreconditionFailed
+from leveret.codec.errors import NotAllowed, PreconditionFailed
 from leveret.codec.methods import (
     BasicCancel,
     BasicCancelOk,
@@ -26,7 +26,7 @@ from leveret.codec.methods import (
     Method,
 )
 from leveret.codec.tables import encode_table
-from leveret.worker import owner
+from leveret.worker import owner, reply_to
 from leveret.worker.subscription import Subscription, priority_of
 
 if TYPE_CHECKING:
@@ -55,19 +55,20 @@ class BasicMethods:
         }
 
     def qos(self, channel: Channel, method: BasicQos, arguments: bytes) -> None:
-        """global=false: the limit of each consumer that comes from now on; global=true: one that all of the channel share."""
-        if method.prefetch_size:
-            raise NotImplementedByBroker(f"prefetch_size!=0 ({method.prefetch_size})", method)
+        """global=false: limits of each consumer, those that are there included; global=true: limits that all of the channel share."""
         if method.global_qos:
-            channel.set_global_prefetch(method.prefetch_count)
+            channel.set_global_prefetch(method.prefetch_count, method.prefetch_size)
         else:
-            channel.set_prefetch(method.prefetch_count)
+            channel.set_prefetch(method.prefetch_count, method.prefetch_size)
         channel.send(BasicQosOk())
 
     # --- consume
 
     def consume(self, channel: Channel, method: BasicConsume, arguments: bytes) -> Awaitable[None] | None:
         name = self._queues.name(channel, method, method.queue)
+        if name == reply_to.NAME:
+            self._consume_replies(channel, method)
+            return None
         self._worker.check_permission(channel.connection, "read", "queue", name)
         tag = (method.consumer_tag or generated_tag()).encode()
         if tag in channel.consumers:
@@ -82,6 +83,7 @@ class BasicMethods:
             no_ack=method.no_ack,
             exclusive=method.exclusive,
             prefetch=channel.prefetch,
+            prefetch_bytes=channel.prefetch_bytes,
             arguments=method.arguments,
             owner=None if entry.local is not None else self._worker.state.workers[entry.worker],
         )
@@ -90,6 +92,19 @@ class BasicMethods:
         owner.consume(entry.local, subscription)
         self._begin(channel, method, subscription)
         return None
+
+    def _consume_replies(self, channel: Channel, method: BasicConsume) -> None:
+        """A consumer of direct replies: no queue, no acks, one to a channel."""
+        if channel.reply_consumer is not None:
+            raise PreconditionFailed("reply consumer already set", method)
+        if not method.no_ack:
+            raise PreconditionFailed("reply consumer cannot acknowledge", method)
+        tag = (method.consumer_tag or generated_tag()).encode()
+        if tag in channel.consumers:
+            raise NotAllowed(f"attempt to reuse consumer tag '{tag.decode()}'", method)
+        subscription = Subscription(channel, tag, queue_id=0, queue_name=reply_to.NAME, no_ack=True, replies=True)
+        channel.set_reply_consumer(subscription)
+        self._begin(channel, method, subscription)
 
     async def _consume_remotely(self, channel: Channel, method: BasicConsume, subscription: Subscription, entry: QueueEntry) -> None:
         try:
@@ -113,8 +128,8 @@ class BasicMethods:
                 "no_ack": subscription.no_ack,
                 "exclusive": subscription.exclusive,
                 "priority": priority_of(subscription.arguments),
-                # A shared limit is kept here; the queue need not send more than it to any one of those who share it.
-                "prefetch": min(filter(None, (subscription.prefetch, channel.global_prefetch)), default=0),
+                "prefetch": subscription.prefetch_there(),
+                "prefetch_bytes": subscription.prefetch_bytes,
                 "arguments": encode_table(subscription.arguments),
                 "about": {
                     "name": f"{channel.connection.name} ({channel.id})",
@@ -143,6 +158,7 @@ class BasicMethods:
             no_ack=lost.no_ack,
             exclusive=lost.exclusive,
             prefetch=lost.prefetch,
+            prefetch_bytes=lost.prefetch_bytes,
             arguments=lost.arguments,
             owner=lost.owner,
         )
@@ -234,14 +250,16 @@ class BasicMethods:
     # --- recover
 
     def recover(self, channel: Channel, method: BasicRecover, arguments: bytes) -> None:
-        self.recover_async(channel, method, arguments)
+        """The answer comes before what is redelivered, as from RabbitMQ."""
         channel.send(BasicRecoverOk())
+        self.recover_async(channel, method, arguments)
 
     def recover_async(self, channel: Channel, method: BasicRecover | BasicRecoverAsync, arguments: bytes) -> None:
-        """Everything unacked on the channel goes back to its queues."""
-        if not method.requeue:
-            raise NotImplementedByBroker("requeue=false", method)
-        channel.recover()
+        """Everything unacked on the channel: requeue=true, back to its queues; requeue=false, to the same consumers once more."""
+        if method.requeue:
+            channel.recover()
+        else:
+            channel.redeliver()
 
 
 def generated_tag() -> str:

@@ -1,7 +1,8 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from leveret.link.poller cimport Ending
-from leveret.queue.ledger cimport Ledger
+from leveret.codec.properties cimport PropertiesView
+from leveret.queue.ledger cimport Ledger, Slot
 from leveret.queue.message cimport Message
 from leveret.worker.confirms cimport Confirms
 from leveret.worker.directory cimport ExchangeEntry, QueueEntry
@@ -11,6 +12,12 @@ cdef class Channel(Ending)      # before the next lines: the modules name each o
 from leveret.worker.connection cimport Connection
 from leveret.worker.state cimport WorkerState
 from leveret.worker.subscription cimport Subscription
+from leveret.worker.transaction cimport Transaction
+
+# Flags of a slot of the ledger: size of the body, and above it what a transaction will do with the message (0: nothing).
+cdef enum:
+    SLOT_SIZE_MASK = 0x3FFFFFFF
+    SLOT_MARK_SHIFT = 30
 
 # What a channel waits for.
 cdef enum:
@@ -41,14 +48,28 @@ cdef class Channel(Ending):
     cdef QueueEntry queue               # where the last routing key leads by the default exchange
     cdef uint64_t queue_version
 
+    cdef bytes rewritten                # the properties of the message being filled, if they are not the publisher's own
+    cdef bytes further_keys             # its routing keys from CC and BCC, each a size of 1 byte and the key
+    cdef uint16_t further_count
+
+    cdef readonly Transaction transaction   # None unless the channel is transactional
+    cdef object committed               # Future: a commit waits for what it has published
+    cdef uint64_t commit_through        # the last of that, as `Confirms` counts
+    cdef uint64_t commit_refusals       # `Confirms.refusals` when it began
+
     cdef readonly bint confirming
     cdef readonly Confirms confirms     # None until one is needed
     cdef readonly bint routed           # something went through the router since the last barrier
 
     cdef uint64_t last_delivery_tag
-    cdef Ledger unacked                 # delivery tag -> Subscription (item, with a reference), delivery number (number)
-    cdef readonly uint32_t prefetch     # of new consumers
-    cdef readonly uint32_t global_prefetch
+    cdef Ledger unacked                 # delivery tag -> Subscription (item, with a reference), delivery number (number), see SLOT_… (flags)
+    cdef uint64_t unacked_bytes         # of bodies
+    cdef readonly uint32_t prefetch     # of each consumer, in messages and in bytes of bodies; 0: no limit
+    cdef readonly uint32_t prefetch_bytes
+    cdef readonly uint32_t global_prefetch  # of all consumers together
+    cdef readonly uint32_t global_prefetch_bytes
+    cdef readonly bint flow_stopped     # channel.flow: the client wants no deliveries
+    cdef readonly Subscription reply_consumer   # of direct replies; None: there is none
     cdef readonly dict consumers        # tag -> Subscription
     cdef readonly dict getters          # (queue id, no_ack) -> Subscription
     cdef readonly list cancelled        # Subscriptions that still hold unacked messages
@@ -76,23 +97,30 @@ cdef class Channel(Ending):
     cdef bint on_get(self, const uint8_t* payload, size_t size) except -1
     # Publishing.
     cdef int check_exchange(self) except -1
+    cdef int apply_properties(self, const uint8_t* properties, size_t size, PropertiesView* view) except -1
+    cdef int publish_to_many(self, Message* message) except -1
+    cdef bint tracked(self) noexcept
     cdef int finish_publish(self) except -1
     cdef int publish(self, Message* message) except -1
     cdef int publish_by_default(self, Message* message) except -1
     cdef int unroutable(self, Message* message) except -1
+    cdef int give_back(self, Message* message) except -1
+    cdef int settled_at_once(self, bint tracked) except -1
     cdef int write_return(self, Message* message, uint16_t code, bytes text) except -1
     cdef int verdict(self, uint64_t publish_no, uint64_t workers) except -1
-    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused) except -1
+    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused, bint taken) except -1
     cdef Confirms need_confirms(self)
     # Delivering.
-    cdef bint has_room(self) noexcept
+    cdef bint has_room(self, uint32_t body_size) noexcept
     cdef int deliver(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1
     cdef int write_get_ok(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered,
                           uint32_t message_count) except -1
-    cdef uint64_t next_tag(self, Subscription subscription, uint64_t delivery_no) except 0
+    cdef uint64_t next_tag(self, Subscription subscription, uint64_t delivery_no, uint32_t body_size) except 0
+    cdef int erase(self, Slot* slot) except -1
     cdef int unpark(self) except -1
     cdef int drained(self) except -1
     # Settling.
     cdef int settle(self, uint64_t tag, bint multiple, int outcome) except -1
     cdef int settle_all(self, uint64_t tag, int outcome) except -1
+    cdef int mark(self, uint64_t tag, bint multiple, int outcome) except -1
     cdef int settled(self, size_t count, int outcome) except -1

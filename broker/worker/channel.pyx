@@ -8,6 +8,8 @@ A message's way: `on_publish` keeps the names and finds the exchange, `on_header
 whole `publish` sends it where it belongs: the default exchange's to its queue, here or on another worker; all others to the router.
 """
 
+import re
+
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -33,7 +35,8 @@ from leveret.codec.methods cimport (
     METHOD_BASIC_NACK,
     METHOD_BASIC_RETURN,
 )
-from leveret.codec.properties cimport HAS_USER_ID, PROPERTIES_OK, PropertiesView, properties_error, view_properties
+from leveret.codec.properties cimport HAS_EXPIRATION, HAS_HEADERS, HAS_REPLY_TO, HAS_USER_ID, PROPERTIES_OK, PropertiesView, properties_error, view_properties
+from leveret.codec.tables cimport find_in_table
 from leveret.codec.wire cimport (
     Cursor,
     cursor_left,
@@ -48,6 +51,7 @@ from leveret.codec.wire cimport (
 from leveret.link.packets cimport ENQUEUE_WANTS_CONFIRM, PUBLISH_WANTS_VERDICT
 from leveret.queue.ledger cimport Slot, ledger_append, ledger_erase, ledger_find, ledger_free, ledger_tidy
 from leveret.queue.message cimport (
+    MESSAGE_IMMEDIATE,
     MESSAGE_MANDATORY,
     MESSAGE_PERSISTENT,
     Message,
@@ -62,20 +66,22 @@ from leveret.queue.message cimport (
     message_size,
     MESSAGE_WIRE_OFFSET,
 )
-from leveret.queue.queue cimport SETTLE_ACK, SETTLE_DISCARD, SETTLE_REQUEUE
+from leveret.queue.queue cimport SETTLE_ACK, SETTLE_DISCARD, SETTLE_REDELIVER, SETTLE_REQUEUE
 from leveret.queue.ring cimport ENTRY_REDELIVERED, Entry
-from leveret.worker.confirms cimport AWAITS_VERDICT, ROUTED, Confirms, Publish
+from leveret.worker.confirms cimport AWAITS_VERDICT, IMMEDIATE, ROUTED, TAKEN, Confirms, Publish
 from leveret.worker.connection cimport PAUSED_FLOW, Connection
 from leveret.worker.directory cimport QueueEntry
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.state cimport ShardQueue
 from leveret.worker.subscription cimport Subscription, credit_cost
+from leveret.worker.transaction cimport Pending, Transaction
+
+from leveret.worker.sender_selected import further_keys
 
 from leveret.codec.errors import (
     AccessRefused,
     FrameError,
     NotFound,
-    NotImplementedByBroker,
     PreconditionFailed,
     UnexpectedFrame,
     numbered_bytes,
@@ -87,7 +93,10 @@ cdef enum:
     CLASS_BASIC = 60
     PUBLISH_BIT_MANDATORY = 1
     PUBLISH_BIT_IMMEDIATE = 2
-    SETTLED_TOGETHER_MAX = 8        # see `settle_all`
+    REPLY_TO_SIZE = 21
+
+cdef const char* REPLY_TO = "amq.rabbitmq.reply-to"
+EXPIRATION_MS_MAX = 315_360_000_000     # ten years
 
 
 cdef bint is_ascii(const uint8_t* text, size_t size) noexcept nogil:
@@ -106,6 +115,48 @@ cdef int check_utf8(const uint8_t* text, size_t size) except -1:
         except UnicodeDecodeError:
             raise FrameError("Malformed UTF-8 in shortstr") from None
     return 0
+
+
+cdef bint is_expiration(const uint8_t* text, size_t size) noexcept nogil:
+    """A number of milliseconds of at most ten years, in decimal digits."""
+    cdef uint64_t value = 0
+    cdef size_t at
+    if size == 0 or size > 12:
+        return False
+    for at in range(size):
+        if text[at] < 48 or text[at] > 57:
+            return False
+        value = value * 10 + text[at] - 48
+    return value <= <uint64_t>315360000000ULL
+
+
+cdef object bad_expiration(bytes expiration):
+    """The PreconditionFailed, in RabbitMQ's words."""
+    text = expiration.decode("utf-8", "replace")
+    digits = re.match(r"[+-]?[0-9]+", text)
+    if digits is None:
+        reason = "no_integer"
+    elif digits.end() < len(text):
+        reason = f'{{leftover_string,"{text[digits.end():]}"}}'
+    elif int(digits[0]) < 0:
+        reason = f"{{value_negative,{int(digits[0])}}}"
+    elif int(digits[0]) > EXPIRATION_MS_MAX:
+        reason = f"{{value_too_big,{int(digits[0])}}}"
+    else:
+        return None
+    return PreconditionFailed(f"invalid expiration '{text}': {reason}")
+
+
+cdef uint16_t count_keys(bytes keys) except? 0:
+    """How many routing keys, each with its size before it, `keys` holds; None: none."""
+    cdef size_t at = 0
+    cdef uint16_t count = 0
+    if keys is None:
+        return 0
+    while at < <size_t>len(keys):
+        at += 1 + keys[at]
+        count += 1
+    return count
 
 
 cdef object undecodable(const uint8_t* payload, size_t size):
@@ -170,8 +221,6 @@ cdef class Channel(Ending):
             raise undecodable(payload, size)
         check_utf8(exchange, exchange_size)
         check_utf8(key, key_size)
-        if bits & PUBLISH_BIT_IMMEDIATE:
-            raise NotImplementedByBroker("immediate=true")
         if self.names == NULL:
             self.names = <uint8_t*>malloc(2 * KEY_AT)
             if self.names == NULL:
@@ -188,6 +237,8 @@ cdef class Channel(Ending):
             self.key_size = key_size
             self.queue_version = 0
         self.message_flags = MESSAGE_MANDATORY if bits & PUBLISH_BIT_MANDATORY else 0
+        if bits & PUBLISH_BIT_IMMEDIATE:
+            self.message_flags |= MESSAGE_IMMEDIATE
         if self.exchange_version != self.state.directory.version:
             self.check_exchange()
         self.expects = EXPECTS_HEADER
@@ -210,6 +261,8 @@ cdef class Channel(Ending):
 
     cdef int on_header(self, const uint8_t* payload, size_t size) except -1:
         cdef PropertiesView view
+        cdef const uint8_t* properties
+        cdef uint32_t properties_size
         cdef uint64_t body_size
         cdef int fault
         if self.expects != EXPECTS_HEADER:
@@ -233,17 +286,47 @@ cdef class Channel(Ending):
             raise properties_error(fault)
         if view.delivery_mode == 2:
             self.message_flags |= MESSAGE_PERSISTENT
-        if view.flags & HAS_USER_ID:
-            self.check_user_id(view.user_id.data[:view.user_id.size])
+        properties = payload + 12
+        properties_size = <uint32_t>(size - 12)
+        self.further_count = 0
+        if view.flags & (HAS_USER_ID | HAS_EXPIRATION | HAS_REPLY_TO | HAS_HEADERS):
+            self.apply_properties(properties, properties_size, &view)
+            if self.rewritten is not None:
+                properties = <const uint8_t*>PyBytes_AS_STRING(self.rewritten)
+                properties_size = <uint32_t>PyBytes_GET_SIZE(self.rewritten)
         self.message = message_new(
             self.names, self.exchange_size, self.names + KEY_AT, self.key_size,
-            payload + 12, <uint32_t>(size - 12), <uint32_t>body_size, self.message_flags)
+            properties, properties_size, <uint32_t>body_size, self.message_flags)
         if self.message == NULL:
             raise MemoryError
         self.filled = 0
         if body_size == 0:
             return self.finish_publish()
         self.expects = EXPECTS_BODY
+        return 0
+
+    cdef int apply_properties(self, const uint8_t* properties, size_t size, PropertiesView* view) except -1:
+        """The rules for properties that mean something to the broker; leaves `rewritten` and `further_keys`."""
+        cdef uint8_t tag
+        cdef size_t value_size, at
+        self.rewritten = None
+        if view.flags & HAS_USER_ID:
+            self.check_user_id(view.user_id.data[:view.user_id.size])
+        if view.flags & HAS_EXPIRATION and not is_expiration(view.expiration.data, view.expiration.size):
+            error = bad_expiration(view.expiration.data[:view.expiration.size])
+            if error is not None:       # such as "+5" or "0007…": odd, and a number all the same
+                raise error
+        if view.flags & HAS_REPLY_TO and view.reply_to.size == REPLY_TO_SIZE and memcmp(view.reply_to.data, REPLY_TO, REPLY_TO_SIZE) == 0:
+            if self.reply_consumer is None:
+                raise PreconditionFailed("fast reply consumer does not exist")
+            at = view.reply_to.data - properties
+            self.rewritten = (properties[:at - 1] + bytes([len(self.reply_consumer.reply_name)]) + self.reply_consumer.reply_name
+                              + properties[at + REPLY_TO_SIZE:size])
+        if view.flags & HAS_HEADERS and (
+                find_in_table(view.headers, view.headers_size, "CC", 2, &tag, &value_size) != NULL
+                or find_in_table(view.headers, view.headers_size, "BCC", 3, &tag, &value_size) != NULL):
+            self.further_keys, self.further_count, self.rewritten = further_keys(
+                self.rewritten if self.rewritten is not None else properties[:size])
         return 0
 
     def check_user_id(self, bytes user_id):
@@ -274,7 +357,10 @@ cdef class Channel(Ending):
         self.published += 1
         self.state.published += 1
         try:
-            self.publish(message)
+            if self.transaction is not None:
+                self.transaction.add(message, self.exchange, self.further_keys if self.further_count else None)
+            else:
+                self.publish(message)
         finally:
             message_release(message)
         if self.connection.flowing:
@@ -288,51 +374,124 @@ cdef class Channel(Ending):
     cdef int publish(self, Message* message) except -1:
         cdef uint8_t flags = 0
         cdef uint64_t publish_no = 0
+        cdef uint32_t open_flags = AWAITS_VERDICT | ROUTED
+        cdef bint returnable = message.flags & (MESSAGE_MANDATORY | MESSAGE_IMMEDIATE)
         if self.exchange is None:
             return self.publish_by_default(message)
         self.routed = True
-        if self.confirming or message.flags & MESSAGE_MANDATORY:
+        if returnable or self.tracked():
             flags = PUBLISH_WANTS_VERDICT
-            if message.flags & MESSAGE_MANDATORY:
+            if returnable:
                 message_retain(message)
-            publish_no = self.need_confirms().open(
-                0, AWAITS_VERDICT | ROUTED, message if message.flags & MESSAGE_MANDATORY else NULL)
-        return self.state.router.send_publish(self.connection, self.exchange.id, self.ref, publish_no, flags, message)
+            if message.flags & MESSAGE_IMMEDIATE:
+                open_flags |= IMMEDIATE
+            publish_no = self.need_confirms().open(0, open_flags, message if returnable else NULL)
+        return self.state.router.send_publish(
+            self.connection, self.exchange.id, self.ref, publish_no, flags, self.further_keys, self.further_count, message)
+
+    cdef bint tracked(self) noexcept:
+        """Whether it matters when a publish has been taken: for a confirm, or for a commit."""
+        return self.confirming or self.transaction is not None
 
     cdef int publish_by_default(self, Message* message) except -1:
         """To the queue that the routing key names."""
         cdef QueueEntry queue
         cdef uint64_t publish_no = 0
         cdef void* found
+        cdef bint tracked = self.tracked()
+        cdef bint immediate = message.flags & MESSAGE_IMMEDIATE
+        if self.further_count:
+            return self.publish_to_many(message)
         if self.queue_version != self.state.directory.version:
-            found = self.connection.vhost.find_queue(self.names + KEY_AT, self.key_size)
+            found = self.connection.vhost.find_queue(message_routing_key(message), message.routing_key_size)
             self.queue = <QueueEntry>found if found != NULL else None
             self.queue_version = self.state.directory.version
         queue = self.queue
         if queue is None:
+            if (message.routing_key_size > REPLY_TO_SIZE and memcmp(message_routing_key(message), REPLY_TO, REPLY_TO_SIZE) == 0
+                    and self.state.reply(message_routing_key(message), message.routing_key_size, message)):
+                return self.settled_at_once(tracked)    # as in RabbitMQ 4.2, a reply counts as routed even if nobody waits for it
             return self.unroutable(message)
         if queue.local is not None:
-            queue.local.publish(message)
-            if (<ShardQueue>queue.local).is_behind():
-                self.connection.slow_down()
-            if self.confirming:
-                self.confirms.open_settled()
-                self.state.poller.want_ending(self)
-            return 0
-        if self.confirming:
-            publish_no = self.confirms.open(<uint64_t>1 << queue.worker, 0, NULL)
+            if immediate:
+                if not queue.local.offer(message):
+                    self.write_return(message, 313, b"NO_CONSUMERS")
+            else:
+                queue.local.publish(message)
+                if (<ShardQueue>queue.local).is_behind():
+                    self.connection.slow_down()
+            return self.settled_at_once(tracked)
+        if immediate:
+            message_retain(message)
+            publish_no = self.need_confirms().open(<uint64_t>1 << queue.worker, IMMEDIATE, message)
+        elif tracked:
+            publish_no = self.need_confirms().open(<uint64_t>1 << queue.worker, 0, NULL)
         return (<Neighbour>self.state.workers[queue.worker]).send_enqueue(
-            self.connection, queue.id, self.ref, publish_no, ENQUEUE_WANTS_CONFIRM if self.confirming else 0, message)
+            self.connection, queue.id, self.ref, publish_no, ENQUEUE_WANTS_CONFIRM if publish_no else 0, message)
+
+    cdef int settled_at_once(self, bint tracked) except -1:
+        if tracked:
+            self.need_confirms().open_settled()
+            return self.state.poller.want_ending(self)
+        return 0
+
+    cdef int publish_to_many(self, Message* message) except -1:
+        """By the default exchange to every queue that the routing key, CC or BCC names; once to each."""
+        cdef QueueEntry queue
+        cdef const uint8_t* at = <const uint8_t*>PyBytes_AS_STRING(self.further_keys)
+        cdef void* found = self.connection.vhost.find_queue(message_routing_key(message), message.routing_key_size)
+        cdef uint16_t index
+        cdef uint64_t workers = 0
+        cdef uint64_t publish_no = 0
+        cdef bint taken = False
+        cdef dict queues = {}
+        if found != NULL:
+            queues[(<QueueEntry>found).id] = <QueueEntry>found
+        for index in range(self.further_count):
+            found = self.connection.vhost.find_queue(at + 1, at[0])
+            if found != NULL:
+                queues[(<QueueEntry>found).id] = <QueueEntry>found
+            at += 1 + at[0]
+        if not queues:
+            return self.unroutable(message)
+        for queue in queues.values():
+            if queue.local is None:
+                workers |= <uint64_t>1 << queue.worker
+            elif message.flags & MESSAGE_IMMEDIATE:
+                taken |= queue.local.offer(message)
+            else:
+                queue.local.publish(message)
+                taken = True
+        if workers == 0:
+            if not taken:
+                self.write_return(message, 313, b"NO_CONSUMERS")
+            return self.settled_at_once(self.tracked())
+        if message.flags & MESSAGE_IMMEDIATE:
+            message_retain(message)
+            publish_no = self.need_confirms().open(workers, IMMEDIATE | (TAKEN if taken else 0), message)
+        elif self.tracked():
+            publish_no = self.need_confirms().open(workers, 0, NULL)
+        for queue in queues.values():
+            if queue.local is None:
+                # One confirm a worker: the first packet to it asks.
+                (<Neighbour>self.state.workers[queue.worker]).send_enqueue(
+                    self.connection, queue.id, self.ref, publish_no,
+                    ENQUEUE_WANTS_CONFIRM if publish_no and workers >> queue.worker & 1 else 0, message)
+                workers &= ~(<uint64_t>1 << queue.worker)
+        return 0
 
     cdef int unroutable(self, Message* message) except -1:
         """Nobody takes it: returned if mandatory, and then confirmed like any other."""
+        self.give_back(message)
+        return self.settled_at_once(self.tracked())
+
+    cdef int give_back(self, Message* message) except -1:
+        """No queue was found for it."""
         if message.flags & MESSAGE_MANDATORY:
-            self.write_return(message, 312, b"NO_ROUTE")
-        else:
-            self.state.dropped += 1
-        if self.confirming:
-            self.need_confirms().open_settled()
-            self.state.poller.want_ending(self)
+            return self.write_return(message, 312, b"NO_ROUTE")
+        if message.flags & MESSAGE_IMMEDIATE:
+            return self.write_return(message, 313, b"NO_CONSUMERS")
+        self.state.dropped += 1
         return 0
 
     cdef int write_return(self, Message* message, uint16_t code, bytes text) except -1:
@@ -383,16 +542,17 @@ cdef class Channel(Ending):
         if workers == 0:
             publish = self.confirms.find(publish_no)
             if publish != NULL and publish.returned != NULL:
-                self.write_return(publish.returned, 312, b"NO_ROUTE")
+                self.give_back(publish.returned)
+                publish.flags |= TAKEN      # it has been returned: once is enough
             else:
                 self.state.dropped += 1
         self.confirms.verdict(publish_no, workers)
         return self.state.poller.want_ending(self)
 
-    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused) except -1:
+    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused, bint taken) except -1:
         if self.confirms is None:
             return 0
-        self.confirms.answer(publish_no, worker_bit, refused)
+        self.confirms.answer(publish_no, worker_bit, refused, taken)
         return self.state.poller.want_ending(self)
 
     cdef int at_turn_end(self) except -1:
@@ -405,6 +565,12 @@ cdef class Channel(Ending):
             return 0
         told = confirms.told
         confirms.collect()
+        for index in range(confirms.untaken_count):
+            self.write_return(confirms.untaken[index], 313, b"NO_CONSUMERS")
+            message_release(confirms.untaken[index])
+        confirms.untaken_count = 0
+        if self.committed is not None and confirms.first > self.commit_through:
+            self.finish_commit()
         if not self.confirming or self.closing or self.connection.closed:
             return 0
         for index in range(confirms.answers_count):
@@ -421,19 +587,31 @@ cdef class Channel(Ending):
 
     # --- deliver
 
-    cdef bint has_room(self) noexcept:
-        """Whether a delivery may be written now: the socket is not behind and the shared prefetch not used up."""
-        return (not self.connection.congested and not self.closing
-                and (self.global_prefetch == 0 or self.unacked.live < self.global_prefetch))
+    cdef bint has_room(self, uint32_t body_size) noexcept:
+        """Whether a delivery may be written now: the socket is not behind, the client has not stopped the flow, the shared prefetch not used up."""
+        return (not self.connection.congested and not self.closing and not self.flow_stopped
+                and (self.global_prefetch == 0 or self.unacked.live < self.global_prefetch)
+                and (self.global_prefetch_bytes == 0 or self.unacked.live == 0
+                     or self.unacked_bytes + body_size <= self.global_prefetch_bytes))
 
-    cdef uint64_t next_tag(self, Subscription subscription, uint64_t delivery_no) except 0:
+    cdef uint64_t next_tag(self, Subscription subscription, uint64_t delivery_no, uint32_t body_size) except 0:
         """The delivery tag for one more message, remembered until it is settled (unless nobody will)."""
         self.last_delivery_tag += 1
         if not subscription.no_ack:
-            ledger_append(&self.unacked, self.last_delivery_tag, <void*>subscription, delivery_no, 0)
+            ledger_append(&self.unacked, self.last_delivery_tag, <void*>subscription, delivery_no, body_size)
             Py_INCREF(subscription)
             subscription.unacked_count += 1
+            self.unacked_bytes += body_size
         return self.last_delivery_tag
+
+    cdef int erase(self, Slot* slot) except -1:
+        """Its tag is settled. The caller holds the subscription, and tidies the ledger after the last of a row."""
+        cdef Subscription subscription = <Subscription>slot.item
+        self.unacked_bytes -= slot.flags & SLOT_SIZE_MASK
+        ledger_erase(&self.unacked, slot)
+        subscription.unacked_count -= 1
+        Py_DECREF(subscription)
+        return 0
 
     cdef int deliver(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1:
         cdef Connection connection = self.connection
@@ -442,14 +620,15 @@ cdef class Channel(Ending):
         if self.closing or connection.closed:
             return 0    # it comes back to its queue when the channel's consumers are forgotten
         if subscription.owner is not None:
-            if self.global_prefetch and not subscription.no_ack and self.unacked.live >= self.global_prefetch:
+            if self.flow_stopped or (not subscription.no_ack and (self.global_prefetch or self.global_prefetch_bytes)
+                                     and (self.parked or not self.has_room(message.body_size))):
                 kept = message_from_wire(<uint8_t*>message + MESSAGE_WIRE_OFFSET, message_size(message) - MESSAGE_WIRE_OFFSET)
                 if kept == NULL:
                     raise MemoryError
                 self.park(subscription, <uint64_t>kept, delivery_no, redelivered)
                 return 0
             subscription.spent += credit_cost(message)
-        tag = self.next_tag(subscription, delivery_no)
+        tag = self.next_tag(subscription, delivery_no, message.body_size)
         write_deliver(
             &connection.out, self.id, <const uint8_t*>PyBytes_AS_STRING(subscription.tag), <uint8_t>PyBytes_GET_SIZE(subscription.tag),
             tag, redelivered, message_exchange(message), message.exchange_size, message_routing_key(message), message.routing_key_size,
@@ -477,14 +656,20 @@ cdef class Channel(Ending):
     cdef int unpark(self) except -1:
         cdef Message* message
         cdef Subscription subscription
-        while self.parked and self.has_room():
-            subscription, address, delivery_no, redelivered = self.parked.pop(0)
+        parked, self.parked = self.parked, None
+        while parked:
+            subscription, address, delivery_no, redelivered = parked[0]
             message = <Message*><uint64_t>address
+            if not self.has_room(message.body_size):
+                break
+            parked.pop(0)
             try:
                 if subscription.handle:
                     self.deliver(subscription, message, delivery_no, redelivered)
             finally:
                 message_release(message)
+        if parked:
+            self.parked = parked
         return 0
 
     cdef int drained(self) except -1:
@@ -577,7 +762,7 @@ cdef class Channel(Ending):
         cdef uint8_t* at
         if self.closing or self.connection.closed:
             return 0
-        tag = self.next_tag(subscription, delivery_no)
+        tag = self.next_tag(subscription, delivery_no, message.body_size)
         start = self.connection.reserve(
             FRAME_OVERHEAD + method_size + content_size(message.properties_size, message.body_size, frame_max))
         at = start
@@ -627,6 +812,8 @@ cdef class Channel(Ending):
         cdef Slot* slot
         cdef Subscription subscription
         cdef uint64_t delivery_no
+        if self.transaction is not None:
+            return self.mark(tag, multiple, outcome)
         if multiple and tag == 0:
             return self.settle_all(self.last_delivery_tag, outcome)
         slot = ledger_find(&self.unacked, tag)
@@ -636,10 +823,8 @@ cdef class Channel(Ending):
             return self.settle_all(tag, outcome)
         subscription = <Subscription>slot.item
         delivery_no = slot.number
-        ledger_erase(&self.unacked, slot)
+        self.erase(slot)
         ledger_tidy(&self.unacked)
-        Py_DECREF(subscription)
-        subscription.unacked_count -= 1
         subscription.settle(delivery_no, delivery_no, outcome)
         if subscription.cancelled and subscription.unacked_count == 0:
             self.forget_cancelled(subscription)
@@ -657,16 +842,14 @@ cdef class Channel(Ending):
             index += 1
             if slot.key > tag:
                 break
-            if slot.item == NULL:
+            if slot.item == NULL or slot.flags >> SLOT_MARK_SHIFT:
                 continue
             subscription = <Subscription>slot.item
             subscription.settle_to = slot.number
             if not subscription.in_settle:
                 subscription.in_settle = True
                 concerned.append(subscription)
-            ledger_erase(&self.unacked, slot)
-            Py_DECREF(subscription)
-            subscription.unacked_count -= 1
+            self.erase(slot)
             count += 1
         ledger_tidy(&self.unacked)
         for subscription in concerned:
@@ -685,7 +868,7 @@ cdef class Channel(Ending):
         if outcome == SETTLE_ACK:
             self.acked += count
             self.state.acked += count
-        if self.global_prefetch:
+        if self.global_prefetch or self.global_prefetch_bytes:
             self.unpark()
             for subscription in list(self.consumers.values()):
                 if subscription.consumer is not None:
@@ -696,16 +879,148 @@ cdef class Channel(Ending):
         """basic.recover with requeue: everything unacked goes back."""
         self.settle_all(self.last_delivery_tag, SETTLE_REQUEUE)
 
-    # --- qos, consumers
+    def redeliver(self):
+        """basic.recover without requeue: everything unacked comes again, to the same consumers, under new tags.
 
-    def set_prefetch(self, uint32_t prefetch):
-        """basic.qos, global=false: the limit of each consumer that comes from now on."""
+        What came by basic.get, or to a consumer that is cancelled, has nobody to come to and goes back to its queue.
+        """
+        cdef size_t index
+        cdef Slot* slot
+        cdef Subscription subscription
+        cdef list again = []
+        for index in range(self.unacked.head, self.unacked.tail):
+            slot = &self.unacked.slots[index]
+            if slot.item == NULL or slot.flags >> SLOT_MARK_SHIFT:
+                continue
+            again.append((<Subscription>slot.item, slot.number))
+            self.erase(slot)
+        ledger_tidy(&self.unacked)
+        for subscription, delivery_no in again:
+            gone = subscription.getter or subscription.cancelled
+            subscription.settle(delivery_no, delivery_no, SETTLE_REQUEUE if gone else SETTLE_REDELIVER)
+        for subscription in list(self.cancelled):
+            if subscription.unacked_count == 0:
+                self.forget_cancelled(subscription)
+        self.settled(0, SETTLE_REQUEUE)
+
+    # --- transactions
+
+    def select_transaction(self):
+        """tx.select: publishes and acks wait for the commit from now on."""
+        if self.transaction is None:
+            self.transaction = Transaction()
+
+    cdef int mark(self, uint64_t tag, bint multiple, int outcome) except -1:
+        """Remember an ack, reject or nack until the commit. What is marked counts as settled for the client, not for the queue."""
+        cdef Slot* slot
+        cdef size_t index
+        cdef uint64_t last = tag
+        if multiple and tag == 0:
+            last = self.last_delivery_tag
+        else:
+            slot = ledger_find(&self.unacked, tag)
+            if slot == NULL or slot.flags >> SLOT_MARK_SHIFT:
+                raise PreconditionFailed(f"unknown delivery tag {tag}")
+            if not multiple:
+                slot.flags |= <uint32_t>(outcome + 1) << SLOT_MARK_SHIFT
+                self.transaction.acks += 1
+                return 0
+        for index in range(self.unacked.head, self.unacked.tail):
+            slot = &self.unacked.slots[index]
+            if slot.key > last:
+                break
+            if slot.item != NULL and not slot.flags >> SLOT_MARK_SHIFT:
+                slot.flags |= <uint32_t>(outcome + 1) << SLOT_MARK_SHIFT
+                self.transaction.acks += 1
+        return 0
+
+    def commit(self):
+        """tx.commit: publish and settle all of it. A Future of the number of publishes that were refused, or None if all is done."""
+        cdef Transaction transaction = self.transaction
+        cdef Pending* pending
+        cdef size_t at
+        cdef Confirms confirms = self.need_confirms()
+        self.commit_refusals = confirms.refusals
+        try:
+            for at in range(transaction.count):
+                pending = &transaction.pending[at]
+                self.exchange = <ExchangeEntry>pending.exchange if pending.exchange != NULL else None
+                self.further_keys = <bytes>pending.keys if pending.keys != NULL else None
+                self.further_count = count_keys(self.further_keys)
+                self.queue_version = 0
+                self.publish(pending.message)
+        finally:
+            # What was found out for the next publish was overwritten.
+            self.exchange_version = 0
+            self.queue_version = 0
+            self.further_count = 0
+            transaction.clear()
+        self.settle_marked()
+        self.commit_through = confirms.next - 1
+        if confirms.first > self.commit_through:
+            return None
+        self.committed = self.state.poller.loop.create_future()
+        return self.committed
+
+    def finish_commit(self):
+        committed, self.committed = self.committed, None
+        if not committed.done():
+            committed.set_result(self.confirms.refusals - self.commit_refusals)
+
+    def settle_marked(self):
+        """Carry out the acks of the transaction."""
+        cdef size_t index
+        cdef Slot* slot
+        cdef Subscription subscription
+        cdef list marked = []
+        for index in range(self.unacked.head, self.unacked.tail):
+            slot = &self.unacked.slots[index]
+            if slot.item != NULL and slot.flags >> SLOT_MARK_SHIFT:
+                marked.append((<Subscription>slot.item, slot.number, (slot.flags >> SLOT_MARK_SHIFT) - 1))
+                self.erase(slot)
+        ledger_tidy(&self.unacked)
+        self.transaction.acks = 0
+        for subscription, delivery_no, outcome in marked:
+            subscription.settle(delivery_no, delivery_no, outcome)
+            if subscription.cancelled and subscription.unacked_count == 0 and subscription in self.cancelled:
+                self.forget_cancelled(subscription)
+            self.settled(1, outcome)
+
+    def rollback(self):
+        """tx.rollback: forget the publishes, and that anything was acked; the messages stay unacked."""
+        cdef size_t index
+        self.transaction.clear()
+        for index in range(self.unacked.head, self.unacked.tail):
+            self.unacked.slots[index].flags &= SLOT_SIZE_MASK
+        self.transaction.acks = 0
+
+    # --- qos, flow, consumers
+
+    def set_prefetch(self, uint32_t prefetch, uint32_t prefetch_bytes):
+        """basic.qos, global=false: the limits of each consumer, those that are there and those to come."""
         self.prefetch = prefetch
+        self.prefetch_bytes = prefetch_bytes
+        for subscription in self.consumers.values():
+            subscription.set_prefetch(prefetch, prefetch_bytes)
 
-    def set_global_prefetch(self, uint32_t prefetch):
-        """basic.qos, global=true: the limit that all consumers of the channel share."""
+    def set_global_prefetch(self, uint32_t prefetch, uint32_t prefetch_bytes):
+        """basic.qos, global=true: the limits that all consumers of the channel share."""
         self.global_prefetch = prefetch
+        self.global_prefetch_bytes = prefetch_bytes
+        for subscription in self.consumers.values():
+            if subscription.owner is not None:
+                subscription.set_prefetch(subscription.prefetch, subscription.prefetch_bytes)
         self.drained()
+
+    def set_flow(self, bint active):
+        """channel.flow: deliveries pause, or go on."""
+        self.flow_stopped = not active
+        if active:
+            self.drained()
+
+    def set_reply_consumer(self, Subscription subscription):
+        """Direct replies come to it."""
+        self.reply_consumer = subscription
 
     def add_consumer(self, Subscription subscription):
         self.consumers[subscription.tag] = subscription
@@ -713,6 +1028,8 @@ cdef class Channel(Ending):
     def remove_consumer(self, Subscription subscription):
         """It gets no more; kept until the last of its unacked messages is settled."""
         self.consumers.pop(subscription.tag, None)
+        if subscription is self.reply_consumer:
+            self.reply_consumer = None
         subscription.stop()
         if subscription.unacked_count:
             self.cancelled.append(subscription)
@@ -752,6 +1069,12 @@ cdef class Channel(Ending):
             if self.unacked.slots[index].item != NULL:
                 Py_DECREF(<object>self.unacked.slots[index].item)
         ledger_free(&self.unacked)
+        self.unacked_bytes = 0
+        self.reply_consumer = None
+        if self.transaction is not None:
+            self.transaction.clear()
+        if self.committed is not None and not self.committed.done():
+            self.committed.cancel()
         # First all, then each: or the one's messages would be handed to the next.
         for subscription in holders:
             if subscription.consumer is not None:
@@ -782,11 +1105,11 @@ cdef class Channel(Ending):
             "prefetch_count": self.prefetch,
             "global_prefetch_count": self.global_prefetch,
             "confirm": self.confirming,
-            "transactional": False,
+            "transactional": self.transaction is not None,
             "messages_unacknowledged": self.unacked.live,
             "messages_unconfirmed": self.unconfirmed_count,
-            "messages_uncommitted": 0,
-            "acks_uncommitted": 0,
+            "messages_uncommitted": self.transaction.count if self.transaction is not None else 0,
+            "acks_uncommitted": self.transaction.acks if self.transaction is not None else 0,
             "state": "closing" if self.closing else "flow" if connection.paused & ~2 else "running",
             "message_stats": {
                 "publish": self.published,

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from leveret.codec.errors import NotImplementedByBroker
+from leveret.codec.errors import PreconditionFailed
 from leveret.codec.methods import (
     AccessRequest,
     AccessRequestOk,
@@ -14,8 +16,11 @@ from leveret.codec.methods import (
     ConfirmSelectOk,
     Method,
     TxCommit,
+    TxCommitOk,
     TxRollback,
+    TxRollbackOk,
     TxSelect,
+    TxSelectOk,
 )
 
 if TYPE_CHECKING:
@@ -32,9 +37,10 @@ class ChannelMethods:
             AccessRequest: self.access_request,
             ChannelFlow: self.flow,
             ConfirmSelect: self.confirm_select,
-            TxSelect: self.transaction,
-            TxCommit: self.transaction,
-            TxRollback: self.transaction,
+            ChannelFlowOk: self.flow_ok,
+            TxSelect: self.tx_select,
+            TxCommit: self.tx_commit,
+            TxRollback: self.tx_rollback,
         }
 
     def access_request(self, channel: Channel, method: AccessRequest, arguments: bytes) -> None:
@@ -42,17 +48,52 @@ class ChannelMethods:
         channel.send(AccessRequestOk(ticket=1))
 
     def flow(self, channel: Channel, method: ChannelFlow, arguments: bytes) -> None:
-        """active=true is what already is; pausing is refused with RabbitMQ's words."""
+        """active=false: nothing is delivered after flow-ok, until active=true. (RabbitMQ refuses to pause, with 540.)"""
         if not method.active:
-            raise NotImplementedByBroker("active=false", method)
-        channel.send(ChannelFlowOk(active=True))
+            channel.set_flow(False)
+        channel.send(ChannelFlowOk(active=method.active))
+        if method.active:
+            channel.set_flow(True)
+
+    def flow_ok(self, channel: Channel, method: ChannelFlowOk, arguments: bytes) -> None:
+        """An answer to what we never send; harmless."""
 
     def confirm_select(self, channel: Channel, method: ConfirmSelect, arguments: bytes) -> None:
         """Idempotent; counting begins with the first one."""
+        if channel.transaction is not None:
+            raise PreconditionFailed("cannot switch from tx to confirm mode", method)
         channel.select_confirms()
         if not method.nowait:
             channel.send(ConfirmSelectOk())
 
-    def transaction(self, channel: Channel, method: Method, arguments: bytes) -> None:
-        """Transactions come with a later version. Refused, so that nobody relies on what is not there."""
-        raise NotImplementedByBroker(f"{method.name} is not supported by this version of Leveret", method)
+    def tx_select(self, channel: Channel, method: TxSelect, arguments: bytes) -> None:
+        if channel.confirming:
+            raise PreconditionFailed("cannot switch from confirm to tx mode", method)
+        channel.select_transaction()
+        channel.send(TxSelectOk())
+
+    def tx_commit(self, channel: Channel, method: TxCommit, arguments: bytes) -> Awaitable[None] | None:
+        """Publishes first, then acks, as RabbitMQ does; the answer waits until every queue has what was published to it."""
+        if channel.transaction is None:
+            raise PreconditionFailed("channel is not transactional", method)
+        taken = channel.commit()
+        if taken is not None:
+            return self._committed(channel, method, taken)
+        channel.send(TxCommitOk())
+        return None
+
+    async def _committed(self, channel: Channel, method: TxCommit, taken: asyncio.Future[int]) -> None:
+        try:
+            refused = await taken
+        except asyncio.CancelledError:  # the channel has closed over it
+            return
+        if refused:
+            raise PreconditionFailed("partial tx completion", method)
+        channel.send(TxCommitOk())
+
+    def tx_rollback(self, channel: Channel, method: TxRollback, arguments: bytes) -> None:
+        """Publishes are forgotten, and so are acks: what was acked is unacked again, and not redelivered."""
+        if channel.transaction is None:
+            raise PreconditionFailed("channel is not transactional", method)
+        channel.rollback()
+        channel.send(TxRollbackOk())

@@ -9,6 +9,8 @@ cdef enum:
     REFUSED = 4                 # at least one worker would not take it, or was lost: nack
     DONE = 8
     TOLD = 16                   # acked out of order, ahead of an older one
+    IMMEDIATE = 32              # to be returned if nobody could take it at once
+    TAKEN = 64                  # somebody could
 
 
 cdef struct Publish:
@@ -30,6 +32,10 @@ cdef class Confirms:
     cdef uint64_t next          # publish number that the next publish gets
     cdef uint64_t told          # the client has been told of all up to here, this one included
     cdef uint64_t base          # publish number before the first one that the client counts
+    cdef readonly uint64_t refusals     # publishes that were refused, over the channel's life
+    cdef Message** untaken      # immediate messages that nobody took, with a reference: to be returned before the answers
+    cdef size_t untaken_count
+    cdef size_t untaken_size
     cdef uint64_t* ahead        # settled ahead of an older one and not told yet
     cdef size_t ahead_count
     cdef size_t ahead_size
@@ -42,7 +48,8 @@ cdef class Confirms:
     cdef Publish* find(self, uint64_t publish_no) noexcept nogil
     cdef int settle(self, uint64_t publish_no, Publish* publish) except -1
     cdef int verdict(self, uint64_t publish_no, uint64_t workers) except -1
-    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused) except -1
+    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused, bint taken) except -1
+    cdef int add_untaken(self, Message* message) except -1
     cdef int lose_workers(self, uint64_t workers, bint routed) except -1
     cdef int lose_router(self) except -1
     cdef int collect(self) except -1

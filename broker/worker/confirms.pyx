@@ -30,11 +30,15 @@ cdef class Confirms:
 
     def __dealloc__(self):
         cdef uint64_t publish_no = self.first
+        cdef size_t index
         while publish_no < self.next:
             if self.ring[publish_no & self.mask].returned != NULL:
                 message_release(self.ring[publish_no & self.mask].returned)
             publish_no += 1
         free(self.ring)
+        for index in range(self.untaken_count):
+            message_release(self.untaken[index])
+        free(self.untaken)
         free(self.ahead)
         free(self.answers)
 
@@ -95,8 +99,13 @@ cdef class Confirms:
         cdef size_t size
         cdef uint64_t* grown
         publish.flags |= DONE
+        if publish.flags & REFUSED:
+            self.refusals += 1
         if publish.returned != NULL:
-            message_release(publish.returned)
+            if publish.flags & (IMMEDIATE | TAKEN | REFUSED) == IMMEDIATE:
+                self.add_untaken(publish.returned)
+            else:
+                message_release(publish.returned)
             publish.returned = NULL
         if publish_no == self.first:
             return self.advance()
@@ -133,14 +142,30 @@ cdef class Confirms:
             self.settle(publish_no, publish)
         return 0
 
-    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused) except -1:
-        """A worker's CONFIRM."""
+    cdef int add_untaken(self, Message* message) except -1:
+        cdef size_t size
+        cdef Message** grown
+        if self.untaken_count == self.untaken_size:
+            size = self.untaken_size * 2 if self.untaken_size else 4
+            grown = <Message**>realloc(self.untaken, size * sizeof(Message*))
+            if grown == NULL:
+                raise MemoryError
+            self.untaken = grown
+            self.untaken_size = size
+        self.untaken[self.untaken_count] = message
+        self.untaken_count += 1
+        return 0
+
+    cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused, bint taken) except -1:
+        """A worker's CONFIRM. taken: not by nobody (a message with the immediate flag)."""
         cdef Publish* publish = self.find(publish_no)
         if publish == NULL:
             return 0
         publish.workers ^= worker_bit
         if refused:
             publish.flags |= REFUSED
+        if taken:
+            publish.flags |= TAKEN
         if publish.workers == 0 and not publish.flags & AWAITS_VERDICT:
             self.settle(publish_no, publish)
         return 0

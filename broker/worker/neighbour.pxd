@@ -26,14 +26,16 @@ cdef class Neighbour(Ending):
     cdef uint32_t confirm_count
 
     cdef int send_publish(self, Connection publisher, uint32_t exchange_id, uint32_t channel_ref, uint64_t publish_no,
-                          uint8_t flags, Message* message) except -1
+                          uint8_t flags, bytes further_keys, uint16_t further_count, Message* message) except -1
     cdef int send_enqueue(self, Connection publisher, uint32_t queue_id, uint32_t channel_ref, uint64_t publish_no,
                           uint8_t flags, Message* message) except -1
     cdef int send(self, Connection publisher, PacketHead* head, uint32_t head_size, Message* message) except -1
     cdef int send_confirm(self, uint32_t channel_ref, uint64_t publish_no) except -1
+    cdef int send_not_taken(self, uint32_t channel_ref, uint64_t publish_no) except -1
     cdef int flush_confirms(self) except -1
     cdef int send_settle(self, uint32_t handle, uint64_t first, uint64_t last, int outcome) except -1
     cdef int send_credit(self, uint32_t handle, uint32_t credit) except -1
+    cdef int send_reply(self, uint32_t ref, Message* message) except -1
     cdef int send_slow(self, uint32_t channel_ref) except -1
     cdef int wait(self, Connection publisher) except -1
     cdef int drained(self) except -1

@@ -12,8 +12,9 @@ from libc.string cimport memcpy
 from leveret.codec.wire cimport buffer_free, buffer_unread, buffer_write
 from leveret.link.link cimport Link
 from leveret.link.packets cimport (
-    CONFIRM_REFUSED,
+    CONFIRM_NOT_TAKEN,
     DELIVER_REDELIVERED,
+    DELIVER_REPLY,
     ENQUEUE_WANTS_CONFIRM,
     PACKET_CONFIRM,
     PACKET_CREDIT,
@@ -35,7 +36,7 @@ from leveret.link.packets cimport (
     ThrottlePacket,
     VerdictPacket,
 )
-from leveret.queue.message cimport MESSAGE_WIRE_OFFSET, Message, message_from_wire, message_release, message_size
+from leveret.queue.message cimport MESSAGE_IMMEDIATE, MESSAGE_WIRE_OFFSET, Message, message_from_wire, message_release, message_size
 from leveret.worker.connection cimport Connection
 from leveret.worker.state cimport ShardQueue, WorkerState
 from leveret.worker.subscription cimport RemoteConsumer, Subscription
@@ -88,15 +89,19 @@ cdef class Neighbour(Ending):
     # --- publishes
 
     cdef int send_publish(self, Connection publisher, uint32_t exchange_id, uint32_t channel_ref, uint64_t publish_no,
-                          uint8_t flags, Message* message) except -1:
+                          uint8_t flags, bytes further_keys, uint16_t further_count, Message* message) except -1:
         cdef PublishPacket packet
+        cdef bytes head
         packet.head.type = PACKET_PUBLISH
         packet.head.flags = flags
-        packet.head.count = 0
+        packet.head.count = further_count
         packet.exchange_id = exchange_id
         packet.channel_ref = channel_ref
         packet.publish_no = publish_no
-        return self.send(publisher, &packet.head, sizeof(PublishPacket), message)
+        if further_count == 0:
+            return self.send(publisher, &packet.head, sizeof(PublishPacket), message)
+        head = (<uint8_t*>&packet)[:sizeof(PublishPacket)] + further_keys
+        return self.send(publisher, <PacketHead*><uint8_t*>head, <uint32_t>len(head), message)
 
     cdef int send_enqueue(self, Connection publisher, uint32_t queue_id, uint32_t channel_ref, uint64_t publish_no,
                           uint8_t flags, Message* message) except -1:
@@ -146,6 +151,18 @@ cdef class Neighbour(Ending):
         self.confirm_count = 1
         return self.state.poller.want_ending(self)
 
+    cdef int send_not_taken(self, uint32_t channel_ref, uint64_t publish_no) except -1:
+        """An immediate message that no consumer of ours could take at once."""
+        cdef ConfirmPacket* packet
+        self.flush_confirms()
+        if self.link is None:
+            return 0
+        packet = <ConfirmPacket*>self.link.packet(PACKET_CONFIRM, CONFIRM_NOT_TAKEN, sizeof(ConfirmPacket))
+        packet.channel_ref = channel_ref
+        packet.count = 1
+        packet.first_publish_no = publish_no
+        return self.link.written(sizeof(ConfirmPacket))
+
     cdef int flush_confirms(self) except -1:
         cdef ConfirmPacket* packet
         if self.confirm_count and self.link is not None:
@@ -181,6 +198,19 @@ cdef class Neighbour(Ending):
         packet.consumer_handle = handle
         packet.credit = credit
         return self.link.written(sizeof(CreditPacket))
+
+    cdef int send_reply(self, uint32_t ref, Message* message) except -1:
+        """A direct reply for a requester there; dropped while the worker is down, as its requester is gone with it."""
+        cdef DeliverPacket packet
+        if self.link is None:
+            return 0
+        packet.head.type = PACKET_DELIVER
+        packet.head.flags = DELIVER_REPLY
+        packet.head.count = 0
+        packet.consumer_ref = ref
+        packet.reserved = 0
+        packet.delivery_no = 0
+        return self.link.packet_with_message(&packet.head, sizeof(DeliverPacket), message)
 
     cdef int send_slow(self, uint32_t channel_ref) except -1:
         """Its channel publishes into a queue of ours that is behind."""
@@ -222,8 +252,7 @@ cdef class WorkerLink(Link):
             return self.state.verdict(verdict.channel_ref, verdict.first_publish_no, verdict.count, verdict.workers)
         if packet.type == PACKET_CONFIRM:
             confirm = <ConfirmPacket*>packet
-            return self.state.confirm(confirm.channel_ref, confirm.first_publish_no, confirm.count, self.peer.index,
-                                      packet.flags & CONFIRM_REFUSED)
+            return self.state.confirm(confirm.channel_ref, confirm.first_publish_no, confirm.count, self.peer.index, packet.flags)
         throttle = <ThrottlePacket*>packet
         if packet.type == PACKET_THROTTLE:
             if packet.flags & THROTTLE_SLOW:
@@ -242,6 +271,9 @@ cdef class WorkerLink(Link):
         cdef uint16_t index
         cdef void* found
         cdef Message* message
+        cdef bint taken = False
+        cdef bint untaken
+        cdef Neighbour origin
         if packet.size < head_size:
             return self.close("an enqueue packet is shorter than its head")
         message = message_from_wire(<uint8_t*>packet + head_size, packet.size - head_size)
@@ -252,17 +284,27 @@ cdef class WorkerLink(Link):
                 memcpy(&queue_id, ids + 4 * index, 4)
                 # A queue that is not there was deleted while the packet was under way: its messages are gone with it, and confirmed.
                 found = self.state.find_queue(queue_id)
-                if found != NULL:
+                if found == NULL:
+                    continue
+                if message.flags & MESSAGE_IMMEDIATE:
+                    taken |= (<ShardQueue>found).offer(message)
+                else:
                     (<ShardQueue>found).publish(message)
                     if (<ShardQueue>found).is_behind():
                         self.state.slow_publisher(<ShardQueue>found, enqueue.origin, enqueue.channel_ref)
+            untaken = message.flags & MESSAGE_IMMEDIATE and not taken
         finally:
             message_release(message)
         if packet.flags & ENQUEUE_WANTS_CONFIRM:
             if enqueue.origin == self.state.index:
-                self.state.confirm(enqueue.channel_ref, enqueue.publish_no, 1, self.state.index, False)
+                self.state.confirm(
+                    enqueue.channel_ref, enqueue.publish_no, 1, self.state.index, CONFIRM_NOT_TAKEN if untaken else 0)
             elif enqueue.origin < len(self.state.workers):
-                (<Neighbour>self.state.workers[enqueue.origin]).send_confirm(enqueue.channel_ref, enqueue.publish_no)
+                origin = <Neighbour>self.state.workers[enqueue.origin]
+                if untaken:
+                    origin.send_not_taken(enqueue.channel_ref, enqueue.publish_no)
+                else:
+                    origin.send_confirm(enqueue.channel_ref, enqueue.publish_no)
         return 0
 
     cdef int on_deliver(self, PacketHead* packet) except -1:
@@ -274,6 +316,8 @@ cdef class WorkerLink(Link):
             return 0  # its channel is closed; the owner will hear of it and take the message back
         # The packet's bytes are a message from `properties_size` on; what lies before is never looked at.
         message = <Message*>(<uint8_t*>packet + sizeof(DeliverPacket) - MESSAGE_WIRE_OFFSET)
+        if packet.flags & DELIVER_REPLY:
+            return self.state.reply_here(deliver.consumer_ref, message)
         subscription = <Subscription>found
         return subscription.channel.deliver(subscription, message, deliver.delivery_no, packet.flags & DELIVER_REDELIVERED)
 

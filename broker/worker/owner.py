@@ -61,6 +61,7 @@ def attach(worker: Worker, queue: ShardQueue, client: Neighbour, body: dict[str,
         exclusive=body["exclusive"],
         priority=body["priority"],
         prefetch=body["prefetch"],
+        prefetch_bytes=body["prefetch_bytes"],
         arguments=decode_table(body["arguments"]),
     )
     try:

@@ -23,7 +23,7 @@ from leveret.codec.methods import (
     QueueUnbind,
     QueueUnbindOk,
 )
-from leveret.worker import owner
+from leveret.worker import owner, reply_to
 from leveret.worker.exchange_methods import without_line_breaks
 
 if TYPE_CHECKING:
@@ -84,6 +84,8 @@ class QueueMethods:
     def declare(self, channel: Channel, method: QueueDeclare, arguments: bytes) -> Awaitable[None]:
         connection = channel.connection
         name = without_line_breaks(method.queue)
+        if name == reply_to.NAME or name.startswith(reply_to.PREFIX):
+            return self._declare_reply_name(channel, method, name)
         if method.passive:
             self._worker.directory.permissions.check_any(connection.user, connection.vhost.name, "queue", name)
             return self._declare_ok(channel, method, self.find(channel, method, name))
@@ -91,6 +93,20 @@ class QueueMethods:
             raise AccessRefused(f"queue name '{name}' contains reserved prefix 'amq.*'", method)
         self._worker.check_permission(connection, "configure", "queue", name)
         return self._declare(channel, method, name, arguments)
+
+    async def _declare_reply_name(self, channel: Channel, method: QueueDeclare, name: str) -> None:
+        """A name for direct replies is no queue, but declaring it tells whether somebody waits there, as on RabbitMQ."""
+        place = reply_to.place_of(name)
+        waits = name == reply_to.NAME
+        if place is not None and place[0] == self._worker.index:
+            waits = self._worker.waits_for_replies(place[1], name)
+        elif place is not None and place[0] < len(self._worker.state.workers):
+            link = self._worker.state.workers[place[0]].link
+            waits = link is not None and await link.request("reply_name", {"ref": place[1], "name": name})
+        if not waits:
+            raise NotFound(f"no queue '{name}' in vhost '{channel.connection.vhost.name}'", method)
+        if not method.nowait:
+            channel.send(QueueDeclareOk(queue=name, message_count=0, consumer_count=1))
 
     async def _declare(self, channel: Channel, method: QueueDeclare, name: str, arguments: bytes) -> None:
         connection = channel.connection
@@ -142,6 +158,8 @@ class QueueMethods:
             raise AccessRefused("operation not permitted on the default exchange", method)
         self._worker.check_permission(connection, "write", "queue", name)
         self._worker.check_permission(connection, "read", "exchange", method.exchange)
+        if name == reply_to.NAME or name.startswith(reply_to.PREFIX):
+            raise AccessRefused("cannot bind or unbind to a volatile (direct reply-to) queue", method)
         body = {
             "vhost": connection.vhost.name,
             "source": method.exchange,

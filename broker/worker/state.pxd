@@ -2,6 +2,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
 from leveret.link.poller cimport Poller
 from leveret.lookup.integer_map cimport IntegerMap
+from leveret.queue.message cimport Message
 from leveret.queue.queue cimport Queue
 from leveret.worker.directory cimport Directory
 
@@ -75,7 +76,9 @@ cdef class WorkerState:
     cdef void* find_attached(self, uint32_t handle) noexcept
     cdef int pump_later(self, ShardQueue queue) except -1
     cdef int verdict(self, uint32_t channel_ref, uint64_t first, uint32_t count, uint64_t workers) except -1
-    cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, bint refused) except -1
+    cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, uint8_t flags) except -1
+    cdef int reply(self, const uint8_t* name, size_t size, Message* message) except -1
+    cdef int reply_here(self, uint32_t ref, Message* message) except -1
     cdef int throttle(self, uint32_t channel_ref, int worker) except -1
     cdef int slow_down(self, uint32_t channel_ref) except -1
     cdef int slow_publisher(self, ShardQueue queue, int origin, uint32_t channel_ref) except -1

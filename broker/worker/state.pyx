@@ -6,17 +6,26 @@ to the channels they are for. `worker` makes one at start. It never does input o
 
 import logging
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.string cimport memcmp
 
+from leveret.codec.wire cimport buffer_unread
+from leveret.link.packets cimport CONFIRM_NOT_TAKEN, CONFIRM_REFUSED
 from leveret.link.poller cimport Poller
 from leveret.lookup.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
+from leveret.queue.message cimport Message, message_routing_key
 from leveret.worker.channel cimport Channel
 from leveret.worker.connection cimport Connection
 from leveret.worker.directory cimport Directory
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.subscription cimport RemoteConsumer, Subscription
 
+from leveret.worker.reply_to import place_of
+
 log = logging.getLogger(__name__)
+
+cdef enum:
+    REPLIES_UNREAD_MAX = 16 * 1024 * 1024
 
 
 cdef class ShardQueue(Queue):
@@ -149,13 +158,40 @@ cdef class WorkerState:
                 (<Channel>found).verdict(publish_no, workers)
         return 0
 
-    cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, bint refused) except -1:
+    cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, uint8_t flags) except -1:
         cdef void* found = self.find_channel(channel_ref)
         cdef uint64_t publish_no
         if found != NULL:
             for publish_no in range(first, first + count):
-                (<Channel>found).answer(publish_no, <uint64_t>1 << worker, refused)
+                (<Channel>found).answer(publish_no, <uint64_t>1 << worker, flags & CONFIRM_REFUSED, not flags & CONFIRM_NOT_TAKEN)
         return 0
+
+    # --- direct replies
+
+    cdef int reply(self, const uint8_t* name, size_t size, Message* message) except -1:
+        """Hand an answer to the requester of that name, wherever it is; to nobody if it has gone. 0: the name is none of ours."""
+        place = place_of((<const char*>name)[:size].decode("utf-8", "replace"))
+        if place is None:
+            return 0
+        worker, ref = place
+        if worker == self.index:
+            self.reply_here(ref, message)
+        elif worker < len(self.workers):
+            (<Neighbour>self.workers[worker]).send_reply(ref, message)
+        return 1
+
+    cdef int reply_here(self, uint32_t ref, Message* message) except -1:
+        """The answer has come to its worker: deliver it if the whole name is right. One who does not read loses answers, not our memory."""
+        cdef void* found = self.find_subscription(ref)
+        cdef Subscription subscription
+        if found == NULL:
+            return 0
+        subscription = <Subscription>found
+        if (subscription.reply_name is None or <size_t>len(subscription.reply_name) != message.routing_key_size
+                or memcmp(<const char*>subscription.reply_name, message_routing_key(message), message.routing_key_size) != 0
+                or buffer_unread(&subscription.channel.connection.out) > REPLIES_UNREAD_MAX):
+            return 0
+        return subscription.channel.deliver(subscription, message, 0, False)
 
     def worker_lost(self, int worker, bint routed):
         """A worker has died. routed: the router says so, after its last verdict that named the old process; else our own link broke."""

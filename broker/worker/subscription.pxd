@@ -25,6 +25,7 @@ cdef class Subscription:
     cdef readonly bint no_ack
     cdef readonly bint exclusive
     cdef readonly uint32_t prefetch
+    cdef readonly uint32_t prefetch_bytes
     cdef readonly dict arguments
     cdef readonly uint32_t queue_id
     cdef readonly str queue_name
@@ -32,6 +33,7 @@ cdef class Subscription:
     cdef readonly Neighbour owner           # else: the worker that has it
     cdef readonly uint32_t ref              # how that worker names us
     cdef public uint32_t handle             # how we name our consumer there; 0: not attached (any more)
+    cdef readonly bytes reply_name          # the routing key by which direct replies come; None for ordinary consumers
     cdef readonly bint getter               # serves basic.get, not a consumer
     cdef readonly uint32_t unacked_count
     cdef readonly bint cancelled            # by the client; forgotten once nothing of it is unacked

@@ -12,6 +12,7 @@ class Subscription:
     no_ack: bool
     exclusive: bool
     prefetch: int
+    prefetch_bytes: int
     arguments: dict[str, Any]
     queue_id: int
     queue_name: str
@@ -19,6 +20,7 @@ class Subscription:
     owner: Neighbour | None
     ref: int
     handle: int
+    reply_name: bytes | None
     getter: bool
     unacked_count: int
     cancelled: bool
@@ -33,13 +35,16 @@ class Subscription:
         no_ack: bool,
         exclusive: bool = False,
         prefetch: int = 0,
+        prefetch_bytes: int = 0,
         arguments: dict[str, Any] | None = None,
         owner: Neighbour | None = None,
         getter: bool = False,
+        replies: bool = False,
     ) -> None: ...
     def take_from(self, queue: Queue) -> None: ...
     def start(self) -> None: ...
-    def set_prefetch(self, prefetch: int) -> None: ...
+    def set_prefetch(self, prefetch: int, prefetch_bytes: int) -> None: ...
+    def prefetch_there(self) -> int: ...
     def stop(self) -> None: ...
     def forget(self) -> None: ...
     def lose_owner(self) -> None: ...

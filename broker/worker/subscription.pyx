@@ -18,12 +18,15 @@ from leveret.queue.ring cimport ENTRY_REDELIVERED, Entry
 from leveret.worker.channel cimport Channel
 from leveret.worker.neighbour cimport Neighbour
 
+from leveret.worker.reply_to import new_name
+
 
 cdef class Subscription:
-    """`owner`: the neighbour that has the queue, or None when it is here and `take_from` follows."""
+    """`owner`: the neighbour that has the queue, or None when it is here and `take_from` follows. `replies`: no queue, direct replies."""
 
     def __init__(self, Channel channel, bytes tag, *, uint32_t queue_id, str queue_name, bint no_ack, bint exclusive=False,
-                 uint32_t prefetch=0, dict arguments=None, Neighbour owner=None, bint getter=False):
+                 uint32_t prefetch=0, uint32_t prefetch_bytes=0, dict arguments=None, Neighbour owner=None, bint getter=False,
+                 bint replies=False):
         self.channel = channel
         self.tag = tag
         self.queue_id = queue_id
@@ -31,12 +34,15 @@ cdef class Subscription:
         self.no_ack = no_ack
         self.exclusive = exclusive
         self.prefetch = prefetch
+        self.prefetch_bytes = prefetch_bytes
         self.arguments = arguments or {}
         self.owner = owner
         self.getter = getter
-        if owner is not None:
+        if owner is not None or replies:
             self.ref = channel.state.new_ref()
             channel.state.add_subscription(self)
+        if replies:
+            self.reply_name = new_name(channel.state.index, self.ref)
 
     def take_from(self, queue):
         """Attach to a queue of this worker. Raises `InExclusiveUse`. Deliveries begin with `start`."""
@@ -54,12 +60,18 @@ cdef class Subscription:
         elif self.handle:
             self.owner.send_credit(self.handle, CREDIT_WINDOW)
 
-    def set_prefetch(self, uint32_t prefetch):
+    def set_prefetch(self, uint32_t prefetch, uint32_t prefetch_bytes):
         self.prefetch = prefetch
+        self.prefetch_bytes = prefetch_bytes
         if self.consumer is not None:
-            self.consumer.set_prefetch(prefetch)
+            self.consumer.set_prefetch(prefetch, prefetch_bytes)
         elif self.handle and self.owner.link is not None:
-            self.owner.link.notify("set_prefetch", {"handle": self.handle, "prefetch": prefetch})
+            self.owner.link.notify(
+                "set_prefetch", {"handle": self.handle, "prefetch": self.prefetch_there(), "prefetch_bytes": prefetch_bytes})
+
+    def prefetch_there(self):
+        """The limit that the queue's worker keeps. A limit shared over the channel is kept here; the queue need not send more than it."""
+        return min(filter(None, (self.prefetch, self.channel.global_prefetch)), default=0)
 
     def stop(self):
         """No more deliveries (the queue's worker has been told already, if it is another); what is unacked can still be settled."""
@@ -76,7 +88,7 @@ cdef class Subscription:
                 self.consumer.queue.remove_consumer(self.consumer)
         else:
             self.channel.state.remove_subscription(self.ref)
-            if self.handle and self.owner.link is not None:
+            if self.handle and self.owner is not None and self.owner.link is not None:
                 self.owner.link.notify("detach", {"handle": self.handle})
             self.handle = 0
 
@@ -111,13 +123,13 @@ cdef class LocalConsumer(Consumer):
             exclusive=subscription.exclusive,
             priority=priority_of(subscription.arguments),
             prefetch=subscription.prefetch,
+            prefetch_bytes=subscription.prefetch_bytes,
             arguments=subscription.arguments,
         )
         self.subscription = subscription
 
     cdef bint can_take(self) noexcept:
-        return (self.active and (self.prefetch == 0 or self.no_ack or self.ledger.live < self.prefetch)
-                and self.subscription.channel.has_room())
+        return self.active and self.within_prefetch() and self.subscription.channel.has_room(self.queue.offered_bytes)
 
     cdef int deliver(self, Message* message, uint64_t delivery_no, bint redelivered) except -1:
         return self.subscription.channel.deliver(self.subscription, message, delivery_no, redelivered)
@@ -134,8 +146,7 @@ cdef class RemoteConsumer(Consumer):
         self.about = about
 
     cdef bint can_take(self) noexcept:
-        return (self.active and self.credit > 0 and (self.prefetch == 0 or self.no_ack or self.ledger.live < self.prefetch)
-                and self.client.link is not None)
+        return self.active and self.credit > 0 and self.within_prefetch() and self.client.link is not None
 
     cdef int deliver(self, Message* message, uint64_t delivery_no, bint redelivered) except -1:
         cdef DeliverPacket packet

@@ -8,10 +8,12 @@ Requests from another worker, about a queue of ours (named by `queue_id`) or a c
     queue_status    queue_id                                [messages ready, consumers]
     purge           queue_id                                number of messages
     delete_queue    queue_id, if_unused, if_empty           number of messages
-    attach          queue_id, ref, tag, no_ack, exclusive, priority, prefetch, arguments, about
+    attach          queue_id, ref, tag, no_ack, exclusive, priority, prefetch, prefetch_bytes,
+                    arguments, about
                                                             handle
     cancel          handle                                  {}
     get             queue_id, ref, handle, no_ack           [handle], or [handle, delivery number, redelivered, messages, wire]
+    reply_name      ref, name                               whether a requester waits for direct replies under that name
 
 Notices: `detach` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`, how many connections a worker
 has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: request `statistics`.
@@ -301,13 +303,21 @@ class Worker:
     def _asked_get(self, link: Link, body: Any) -> Any:
         return owner.get(self, self._queue(body["queue_id"]), self._client(link), body)
 
+    def _asked_reply_name(self, link: Link, body: Any) -> Any:
+        return self.waits_for_replies(body["ref"], body["name"])
+
+    def waits_for_replies(self, ref: int, name: str) -> bool:
+        """Whether a channel of this worker has that name for direct replies."""
+        subscription = self.state.subscriptions.get(ref)
+        return subscription is not None and subscription.reply_name == name.encode()
+
     def _told_detach(self, link: Link, body: Any) -> None:
         self._detach(body["handle"])
 
     def _told_set_prefetch(self, link: Link, body: Any) -> None:
         consumer = self.state.attached.get(body["handle"])
         if consumer is not None:
-            consumer.set_prefetch(body["prefetch"])
+            consumer.set_prefetch(body["prefetch"], body["prefetch_bytes"])
 
     def _told_consumer_cancelled(self, link: Link, body: Any) -> None:
         subscription = self.state.subscriptions.get(body["ref"])

@@ -1,0 +1,3 @@
+class Transaction:
+    count: int
+    acks: int
