@@ -8,6 +8,7 @@ the management API. Readiness is sd_notify's `READY=1`, so nothing here guesses 
 from __future__ import annotations
 
 import contextlib
+import functools
 import json
 import os
 import select
@@ -70,9 +71,15 @@ class Broker:
 
     def api(self, path: str) -> Any:
         """The JSON that `GET /api/<path>` answers; `AssertionError` for any status but 200."""
-        response = httpx.get(f"http://{self.host}:{self.http_port}/api/{path}", auth=(self.user, self.password), timeout=20)
+        response = self._http.get(f"http://{self.host}:{self.http_port}/api/{path}", auth=(self.user, self.password))
         assert response.status_code == 200, f"GET /api/{path}: {response.status_code} {response.text}"
         return response.json()
+
+    @functools.cached_property
+    def _http(self) -> httpx.Client:
+        # One client for all requests, because making one reads every certificate authority of the system; a connection for each, because a
+        # kept one would not outlive the process behind it.
+        return httpx.Client(timeout=20, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     def processes(self) -> dict[str, int]:
         """The pid of each of its processes, by name: `router`, `management`, `worker-0`, …"""
