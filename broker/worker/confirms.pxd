@@ -32,6 +32,8 @@ cdef class Confirms:
     cdef uint64_t next          # publish number that the next publish gets
     cdef uint64_t told          # the client has been told of all up to here, this one included
     cdef uint64_t base          # publish number before the first one that the client counts
+    cdef uint64_t untold_last   # of those acked and passed by `first` but not told yet: the newest,
+    cdef uint64_t untold_count  # and how many they are
     cdef readonly uint64_t refusals     # publishes that were refused, over the channel's life
     cdef Message** untaken      # immediate messages that nobody took, with a reference: to be returned before the answers
     cdef size_t untaken_count

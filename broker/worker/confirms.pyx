@@ -46,6 +46,7 @@ cdef class Confirms:
         """confirm.select: the next publish is the client's number 1. What is open already is not answered."""
         self.base = self.next - 1
         self.told = self.base
+        self.untold_count = 0
 
     @property
     def unsettled(self):
@@ -81,6 +82,8 @@ cdef class Confirms:
         """A publish that was answered as soon as it was made."""
         cdef uint64_t publish_no
         if self.first == self.next:
+            self.untold_last = self.next
+            self.untold_count += 1
             self.next += 1
             self.first = self.next
             return 0
@@ -128,6 +131,9 @@ cdef class Confirms:
             flags = self.ring[self.first & self.mask].flags
             if not flags & DONE or flags & REFUSED:
                 break
+            if not flags & TOLD and self.first > self.base:
+                self.untold_last = self.first
+                self.untold_count += 1
             self.first += 1
         return 0
 
@@ -201,8 +207,11 @@ cdef class Confirms:
         cdef Publish* publish
         self.answers_count = 0
         while True:
+            if self.untold_count:
+                # Up to the newest that was not told, for clients do not expect to hear twice of one.
+                self.add_answer(self.untold_last, self.untold_count > 1, False)
+                self.untold_count = 0
             if self.first - 1 > self.told:
-                self.add_answer(self.first - 1, self.first - 1 - self.told > 1, False)
                 self.told = self.first - 1
             last = self.first
             while last < self.next and self.ring[last & self.mask].flags & DONE and self.ring[last & self.mask].flags & REFUSED:
@@ -211,7 +220,7 @@ cdef class Confirms:
                 break
             # A run of refusals at the front: all before it has been told, so that one nack covers the run.
             if last - 1 > self.base:
-                self.add_answer(last - 1, last - self.first > 1, True)
+                self.add_answer(last - 1, last - 1 - max(self.first - 1, self.base) > 1, True)
             self.told = last - 1 if last - 1 > self.told else self.told
             self.first = last
             self.advance()
