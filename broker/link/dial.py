@@ -107,7 +107,11 @@ async def connect_link(poller: Poller, path: Path, hello: Hello, receiver: Recei
         raise
     _widen(sock)
     link = make_link(poller, sock, hello, receiver)
-    await link.opened
+    try:
+        await link.opened
+    except asyncio.CancelledError:
+        link.close("given up before it was open")
+        raise
     return link
 
 
@@ -133,7 +137,7 @@ class Dialler:
         wait_s = REDIAL_FIRST_S
         while True:
             try:
-                self.link = await connect_link(self._poller, self._path, self._hello, _Tap(self), self._make_link)
+                await connect_link(self._poller, self._path, self._hello, _Tap(self), self._make_link)
             except (OSError, LinkClosed):
                 await asyncio.sleep(wait_s)
                 wait_s = min(wait_s * 2, REDIAL_MAX_S)

@@ -40,6 +40,7 @@ cdef enum:
     REFUSAL = 3
     FAILURE = 4
     NOTICE = 5
+    HELLO_SIZE_MAX = 4096
     OUT_HIGH = 4 * 1024 * 1024
     OUT_LOW = 1024 * 1024
 
@@ -156,7 +157,7 @@ cdef class Link(Stream):
         cdef PacketHead* head
         while size - at >= sizeof(PacketHead) and not self.paused:
             head = <PacketHead*>(data + at)
-            if head.size < sizeof(PacketHead) or head.size > PACKET_SIZE_MAX:
+            if head.size < sizeof(PacketHead) or head.size > (PACKET_SIZE_MAX if self.peer is not None else HELLO_SIZE_MAX):
                 self.close(f"a packet of {head.size} bytes was announced")
                 return size
             if head.size > size - at:
@@ -196,10 +197,11 @@ cdef class Link(Stream):
             self.close(f"a control packet could not be read: {error}")
 
     def _on_hello(self, kind, rest):
-        if kind != HELLO or rest[0] != PACKETS_VERSION:
+        if kind != HELLO or rest[:1] != [PACKETS_VERSION]:
             self.close(f"expected a hello of version {PACKETS_VERSION}, got {[kind, *rest]!r}")
             return
-        self.peer = Hello(kind=rest[1], index=rest[2], pid=rest[3], version=rest[0])
+        version, peer_kind, index, pid = rest
+        self.peer = Hello(kind=peer_kind, index=index, pid=pid, version=version)
         if not self.opened.done():
             self.opened.set_result(self.peer)
         self.receiver.on_link_open(self)
@@ -238,15 +240,21 @@ cdef class Link(Stream):
         self.send_control([FAILURE, request_id, f"{type(error).__name__}: {error}"])
 
     def _on_answer(self, kind, request_id, *content):
+        # Read first: what cannot be read closes the link, which is then the answer.
+        error = None
+        if kind == REFUSAL:
+            error = from_code(*content)
+        else:
+            result, = content
+            if kind == FAILURE:
+                error = RequestFailed(result)
         future = self.waiting.pop(request_id, None)
         if future is None or future.done():
             return  # whoever asked gave up (timeout, cancelled)
-        if kind == RESULT:
-            future.set_result(content[0])
-        elif kind == REFUSAL:
-            future.set_exception(from_code(*content))
+        if error is not None:
+            future.set_exception(error)
         else:
-            future.set_exception(RequestFailed(content[0]))
+            future.set_result(result)
 
     # --- end
 

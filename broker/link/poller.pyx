@@ -100,6 +100,10 @@ cdef class Poller:
         """Begin: from now on the loop calls `turn` whenever a stream is ready."""
         self.loop.add_reader(self.epoll_fd, self.turn)
 
+    def fileno(self):
+        """The descriptor of the epoll set: readable while a stream is ready for something."""
+        return self.epoll_fd
+
     def close(self):
         """Close every stream and let go of the loop. Safe to call twice."""
         cdef int fd
@@ -125,10 +129,11 @@ cdef class Poller:
             self.streams_size = size
         if self.streams[stream.fd] != NULL:
             raise AssertionError(f"descriptor {stream.fd} is watched already")
+        self.change(stream)     # first, because it may fail
         Py_INCREF(stream)
         self.streams[stream.fd] = <void*>stream
         self.streams_open += 1
-        return self.change(stream)
+        return 0
 
     cdef int change(self, Stream stream) except -1:
         """Watch for what the stream wants now: readable unless it is paused, writable while output waits."""

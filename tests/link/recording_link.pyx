@@ -1,0 +1,57 @@
+"""A link whose hot packets a Python test can write and read. Everything that happens to it goes into one list, in order."""
+
+from libc.stdint cimport uint8_t, uint32_t
+from libc.string cimport memcpy
+
+from leveret.link.link cimport Link
+from leveret.link.packets cimport PACKET_SIZE_MAX, PACKETS_VERSION, PacketHead
+from leveret.link.poller cimport Ending, Poller
+
+VERSION = PACKETS_VERSION
+SIZE_MAX = PACKET_SIZE_MAX
+
+
+cdef class RecordingLink(Link):
+    """`note(link, event, *facts)` of the receiver hears of packets ("packet", type, flags, rest), "congested" and "drained"."""
+
+    cdef int on_packet(self, PacketHead* packet) except -1:
+        cdef uint8_t* rest = <uint8_t*>packet + sizeof(PacketHead)
+        self.receiver.note(self, "packet", packet.type, packet.flags, rest[:packet.size - sizeof(PacketHead)])
+        return 0
+
+    cdef int on_congested(self) except -1:
+        self.receiver.note(self, "congested")
+        return 0
+
+    cdef int on_drained(self) except -1:
+        self.receiver.note(self, "drained")
+        return 0
+
+    def send_packet(self, uint8_t type, uint8_t flags, bytes rest):
+        """Write one packet."""
+        cdef uint32_t size = <uint32_t>(sizeof(PacketHead) + len(rest))
+        cdef uint8_t* at = self.packet(type, flags, size)
+        memcpy(at + sizeof(PacketHead), <const uint8_t*>rest, len(rest))
+        self.written(size)
+
+    def stop_reading(self, uint32_t reason):
+        self.pause(reason)
+
+    def go_on_reading(self, uint32_t reason):
+        self.resume(reason)
+
+
+cdef class RecordingEnding(Ending):
+    """Runs `work` at the end of the turn in which it was asked for."""
+
+    cdef object work
+
+    def __init__(self, work):
+        self.work = work
+
+    def ask(self, Poller poller):
+        poller.want_ending(self)
+
+    cdef int at_turn_end(self) except -1:
+        self.work()
+        return 0
