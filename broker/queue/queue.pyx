@@ -142,7 +142,7 @@ cdef class Queue:
 
         Numbers that are not outstanding are passed over. SETTLE_ACK and SETTLE_DISCARD let the messages go, SETTLE_REQUEUE puts them back
         in their places, redelivered. Afterwards deliveries go on, perhaps to the same consumer. MemoryError (requeue only): none settled.
-        SETTLE_REDELIVER settles nothing: the consumer is handed them once more, under their old numbers; the number of messages is answered.
+        SETTLE_REDELIVER settles nothing: the consumer is handed them once more, under their old numbers; their number is answered.
         """
         cdef Ledger* ledger = &consumer.ledger
         cdef size_t index

@@ -47,7 +47,9 @@ cdef class Outlet(Ending):
 
     cdef size_t backlog(self) noexcept
     cdef int enqueue(self, const Group* group, const PublishPacket* packet, uint32_t wire_size, uint16_t origin) except -1
-    cdef int enqueue_some(self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, uint32_t wire_size, uint16_t origin) except -1
+    cdef int enqueue_some(
+        self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, uint32_t wire_size, uint16_t origin,
+    ) except -1
     cdef int check_backlog(self, Outlet origin, uint32_t channel_ref) except -1
     cdef int relieve(self) except -1
     cdef int verdict(self, uint32_t channel_ref, uint64_t publish_no, uint64_t workers) except -1

@@ -84,7 +84,7 @@ cdef class Outlet(Ending):
         return buffer_unread(&self.link.out) if self.link is not None else buffer_unread(&self.held)
 
     cdef int enqueue(self, const Group* group, const PublishPacket* packet, uint32_t wire_size, uint16_t origin) except -1:
-        """Write the message (the last `wire_size` bytes of the packet) for all queues of the group; the confirm is asked for with the last."""
+        """Write the message (the packet's last `wire_size` bytes) for the group's queues; the last packet asks for the confirm."""
         cdef uint32_t done = 0, some
         cdef uint8_t flags
         while True:
@@ -215,14 +215,14 @@ cdef class RouterLink(Link):
         cdef PublishPacket* publish = <PublishPacket*>packet
         cdef const uint8_t* wire = <const uint8_t*>packet + sizeof(PublishPacket)
         cdef const uint8_t* end = <const uint8_t*>packet + packet.size
-        cdef uint16_t more
+        cdef uint16_t _more
         cdef Message* message
         cdef Subject subject
         if packet.type != PACKET_PUBLISH or self.outlet is None:
             return self.close(f"packet type {packet.type} is not expected here")
         subject.more_keys = wire
         subject.more_count = packet.count
-        for more in range(packet.count):
+        for _more in range(packet.count):
             if wire >= end or wire + wire[0] >= end:
                 return self.close("a publish packet's routing keys do not fit its size")
             wire += 1 + wire[0]

@@ -81,9 +81,9 @@ cdef class ExchangeGraph:
         """The same message by its further keys; each destination gets it once all the same."""
         cdef Subject further = subject[0]
         cdef const uint8_t* at = subject.more_keys
-        cdef size_t index
+        cdef size_t _index
         cdef int matched = 0
-        for index in range(subject.more_count):
+        for _index in range(subject.more_count):
             further.key = at + 1
             further.key_size = at[0]
             matched |= exchange.route(&further, into)

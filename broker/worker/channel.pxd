@@ -1,23 +1,22 @@
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 
-from leveret.link.poller cimport Ending
 from leveret.codec.properties cimport PropertiesView
+from leveret.link.poller cimport Ending
 from leveret.queue.ledger cimport Ledger, Slot
 from leveret.queue.message cimport Message
 from leveret.worker.confirms cimport Confirms
 from leveret.worker.directory cimport ExchangeEntry, QueueEntry
+from leveret.worker.transaction cimport Transaction
 
-cdef class Channel(Ending)      # before the next lines: the modules name each other
+cdef class Publisher(Ending)    # before the next lines: the modules name each other
+cdef class Channel(Publisher)
 
 from leveret.worker.connection cimport Connection
 from leveret.worker.state cimport WorkerState
 from leveret.worker.subscription cimport Subscription
-from leveret.worker.transaction cimport Transaction
 
-# Flags of a slot of the ledger: size of the body, and above it what a transaction will do with the message (0: nothing).
 cdef enum:
-    SLOT_SIZE_MASK = 0x3FFFFFFF
-    SLOT_MARK_SHIFT = 30
+    CLASS_BASIC = 60
 
 # What a channel waits for.
 cdef enum:
@@ -26,7 +25,7 @@ cdef enum:
     EXPECTS_BODY = 2
 
 
-cdef class Channel(Ending):
+cdef class Publisher(Ending):
     cdef readonly Connection connection
     cdef WorkerState state
     cdef readonly uint16_t id
@@ -60,41 +59,16 @@ cdef class Channel(Ending):
     cdef readonly bint confirming
     cdef readonly Confirms confirms     # None until one is needed
     cdef readonly bint routed           # something went through the router since the last barrier
-
-    cdef uint64_t last_delivery_tag
-    cdef Ledger unacked                 # delivery tag -> Subscription (item, with a reference), delivery number (number), see SLOT_… (flags)
-    cdef uint64_t unacked_bytes         # of bodies
-    cdef readonly uint32_t prefetch     # of each consumer, in messages and in bytes of bodies; 0: no limit
-    cdef readonly uint32_t prefetch_bytes
-    cdef readonly uint32_t global_prefetch  # of all consumers together
-    cdef readonly uint32_t global_prefetch_bytes
-    cdef readonly bint flow_stopped     # channel.flow: the client wants no deliveries
-    cdef readonly Subscription reply_consumer   # of direct replies; None: there is none
-    cdef readonly dict consumers        # tag -> Subscription
-    cdef readonly dict getters          # (queue id, no_ack) -> Subscription
-    cdef readonly list cancelled        # Subscriptions that still hold unacked messages
-    cdef list parked                    # deliveries beyond the shared prefetch, from other workers
-    cdef public str last_queue          # the last one declared here
+    cdef bytes reply_name               # what stands for "amq.rabbitmq.reply-to" in this channel's requests; None: nobody waits for replies
 
     cdef readonly uint64_t published
     cdef readonly uint64_t confirmed
     cdef readonly uint64_t returned
-    cdef readonly uint64_t delivered
-    cdef readonly uint64_t delivered_no_ack
-    cdef readonly uint64_t redelivered
-    cdef readonly uint64_t acked
-    cdef readonly uint64_t got
-    cdef readonly uint64_t got_no_ack
-    cdef readonly uint64_t get_empty
 
     # Frames in.
     cdef int on_publish(self, const uint8_t* payload, size_t size) except -1
     cdef int on_header(self, const uint8_t* payload, size_t size) except -1
     cdef int on_body(self, const uint8_t* payload, size_t size) except -1
-    cdef int on_ack(self, const uint8_t* payload, size_t size) except -1
-    cdef int on_reject(self, const uint8_t* payload, size_t size) except -1
-    cdef int on_nack(self, const uint8_t* payload, size_t size) except -1
-    cdef bint on_get(self, const uint8_t* payload, size_t size) except -1
     # Publishing.
     cdef int check_exchange(self) except -1
     cdef int apply_properties(self, const uint8_t* properties, size_t size, PropertiesView* view) except -1
@@ -110,6 +84,45 @@ cdef class Channel(Ending):
     cdef int verdict(self, uint64_t publish_no, uint64_t workers) except -1
     cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused, bint taken) except -1
     cdef Confirms need_confirms(self)
+    cdef int drop_publish(self) except -1
+
+
+# Flags of a slot of the ledger: size of the body, and above it what a transaction will do with the message (0: nothing).
+cdef enum:
+    SLOT_SIZE_MASK = 0x3FFFFFFF
+    SLOT_MARK_SHIFT = 30
+
+
+cdef class Channel(Publisher):
+    cdef uint64_t last_delivery_tag
+    # Delivery tag -> Subscription (item, with a reference), delivery number (number), size and mark (flags).
+    cdef Ledger unacked
+    cdef uint64_t unacked_bytes         # of bodies
+    cdef readonly uint32_t prefetch     # of each consumer, in messages and in bytes of bodies; 0: no limit
+    cdef readonly uint32_t prefetch_bytes
+    cdef readonly uint32_t global_prefetch  # of all consumers together
+    cdef readonly uint32_t global_prefetch_bytes
+    cdef readonly bint flow_stopped     # channel.flow: the client wants no deliveries
+    cdef readonly Subscription reply_consumer   # of direct replies; None: there is none
+    cdef readonly dict consumers        # tag -> Subscription
+    cdef readonly dict getters          # (queue id, no_ack) -> Subscription
+    cdef readonly list cancelled        # Subscriptions that still hold unacked messages
+    cdef list parked                    # deliveries beyond the shared prefetch, from other workers
+    cdef public str last_queue          # the last one declared here
+
+    cdef readonly uint64_t delivered
+    cdef readonly uint64_t delivered_no_ack
+    cdef readonly uint64_t redelivered
+    cdef readonly uint64_t acked
+    cdef readonly uint64_t got
+    cdef readonly uint64_t got_no_ack
+    cdef readonly uint64_t get_empty
+
+    # Frames in.
+    cdef int on_ack(self, const uint8_t* payload, size_t size) except -1
+    cdef int on_reject(self, const uint8_t* payload, size_t size) except -1
+    cdef int on_nack(self, const uint8_t* payload, size_t size) except -1
+    cdef bint on_get(self, const uint8_t* payload, size_t size) except -1
     # Delivering.
     cdef bint has_room(self, uint32_t body_size) noexcept
     cdef int deliver(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1

@@ -1,7 +1,7 @@
 """What a transactional channel has published and not yet committed.
 
-Owned by a channel between tx.select and its close. It keeps messages and where they are to go, in order; the channel sends them at commit or
-drops them at rollback. The acks of a transaction are marks in the channel's own ledger.
+Owned by a channel between tx.select and its close. It keeps messages and where they are to go, in order; the channel sends them at commit
+or drops them at rollback. The acks of a transaction are marks in the channel's own ledger.
 """
 
 from cpython.ref cimport Py_INCREF, Py_XDECREF, PyObject
