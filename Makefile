@@ -5,6 +5,8 @@ PYTEST_ARGS ?=
 RUN_ARGS    ?=
 BENCH_ARGS  ?=
 FUZZ_S      ?= 60
+SCRIPTS     ?= 3000
+SEED        ?= 1000000
 
 VENV     := .venv
 BIN      := $(VENV)/bin
@@ -16,7 +18,7 @@ PACKAGES := $(shell find $(FOLDERS) -name __pycache__ -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
 LOCK     := flock .make.lock
 
-.PHONY: run build test lint format bench fuzz wheel-smoke clean
+.PHONY: run build test lint format bench differential fuzz wheel-smoke clean
 
 run: build
 	$(BIN)/leveret start $(RUN_ARGS)
@@ -52,6 +54,11 @@ format: $(VENV)/.installed-dev
 
 bench: build $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# Leveret against Debian's RabbitMQ. SEED=7 SCRIPTS=1 performs one script again.
+differential: build $(VENV)/.installed-dev
+	LEVERET_DIFFERENTIAL_SCRIPTS=$(SCRIPTS) LEVERET_DIFFERENTIAL_SEED=$(SEED) LEVERET_DIFFERENTIAL_WITHIN_S=7200 \
+	    $(BIN)/python -m pytest -rA -k scripts_show_the_same tests/differential
 
 fuzz: build $(VENV)/.installed-fuzz
 	PYTHON='$(BIN)/python' .ci/fuzz $(FUZZ_S)
