@@ -3,44 +3,46 @@
 A worker keeps a `Permissions` filled from the router's changes and asks it before a method touches a resource. As in RabbitMQ the
 expressions are searched, not anchored, "" matches nothing, and the default exchange is called `amq.default`. Tags grant nothing here.
 
-The expressions are an administrator's, the names a client's: the length of both is bounded, and each verdict is computed once and
-remembered.
+The expressions are an administrator's, the names a client's: the length of both is bounded, matching is linear (`leveret.auth.pattern`),
+and each verdict is computed once and remembered.
 """
 
 from __future__ import annotations
 
-import re
+import logging
 from dataclasses import dataclass
 from typing import Final, Literal
 
+from leveret.auth.pattern import Pattern
 from leveret.codec.errors import AccessRefused, NotAllowed, PreconditionFailed
 
-PATTERN_CHARACTERS_MAX: Final = 1024
+log = logging.getLogger(__name__)
+
 VERDICTS_MAX: Final = 16_384  # remembered verdicts; all are forgotten when there are more
 
 Right = Literal["configure", "write", "read"]
 Kind = Literal["queue", "exchange"]
 
 
-def check_pattern(pattern: str) -> None:
+def check_pattern(expression: str) -> None:
     """Raise `PreconditionFailed` (a sentence) if the expression is too long or none."""
-    if len(pattern) > PATTERN_CHARACTERS_MAX:
-        raise PreconditionFailed(f"a permission's regular expression has {len(pattern)} characters, {PATTERN_CHARACTERS_MAX} are allowed")
+    Pattern(expression)
+
+
+def _compiled(expression: str) -> Pattern:
+    """The pattern; one that matches nothing for an expression that an earlier version had taken and this one cannot."""
     try:
-        re.compile(pattern)
-    except (re.error, OverflowError, RecursionError) as error:
-        raise PreconditionFailed(f"invalid regular expression '{pattern}': {error}") from error
-
-
-def _compiled(pattern: str) -> re.Pattern[str]:
-    return re.compile(pattern or "(?!)")  # "": nothing at all
+        return Pattern(expression)
+    except PreconditionFailed as error:
+        log.error("a permission that cannot be matched refuses everything: %s", error.reply_text)
+        return Pattern("")
 
 
 @dataclass(frozen=True, slots=True)
 class _Grant:
-    configure: re.Pattern[str]
-    write: re.Pattern[str]
-    read: re.Pattern[str]
+    configure: Pattern
+    write: Pattern
+    read: Pattern
 
 
 class Permissions:
@@ -80,7 +82,7 @@ class Permissions:
         verdict = self._verdicts.get(asked)
         if verdict is None:
             grant = self._grants.get((user, vhost))
-            verdict = grant is not None and getattr(grant, right).search(name or "amq.default") is not None
+            verdict = grant is not None and getattr(grant, right).matches(name or "amq.default")
             if len(self._verdicts) >= VERDICTS_MAX:
                 self._verdicts.clear()
             self._verdicts[asked] = verdict
