@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-ACCEPTS_PER_TURN = 32
+ACCEPTS_PER_TURN = 8  # no more than fit into the line to one worker (net.unix.max_dgram_qlen, 10)
 OUT_OF_FILES_PAUSE_S = 0.2
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 

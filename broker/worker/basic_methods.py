@@ -7,6 +7,7 @@ that consume-ok precedes its first delivery wherever the queue is.
 from __future__ import annotations
 
 import base64
+import contextlib
 import os
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
@@ -26,6 +27,7 @@ from leveret.codec.methods import (
     Method,
 )
 from leveret.codec.tables import encode_table
+from leveret.link.link import LinkClosed
 from leveret.worker import owner, reply_to
 from leveret.worker.subscription import Subscription, priority_of
 
@@ -186,7 +188,9 @@ class BasicMethods:
         """What the other worker had sent before it heard of this still comes, and before cancel-ok."""
         link = home.link
         if link is not None:
-            await link.request("cancel", {"handle": subscription.handle})
+            # Should that worker die over it, nothing more comes from there either.
+            with contextlib.suppress(LinkClosed):
+                await link.request("cancel", {"handle": subscription.handle})
         if channel.consumers.get(subscription.tag) is subscription:
             channel.remove_consumer(subscription)
         self._cancel_ok(channel, method)

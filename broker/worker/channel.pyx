@@ -206,6 +206,19 @@ cdef class Channel(Publisher):
             self.parked = parked
         return 0
 
+    def give_back_parked(self, Subscription subscription):
+        """The consumer is cancelled: what it has not been sent goes back to its queue."""
+        cdef list kept = []
+        if not self.parked:
+            return
+        for entry in self.parked:
+            if entry[0] is not subscription:
+                kept.append(entry)
+                continue
+            subscription.settle(entry[2], entry[2], SETTLE_REQUEUE)
+            message_release(<Message*><uint64_t>entry[1])
+        self.parked = kept
+
     cdef int drained(self) except -1:
         """The connection's output has room again: those who waited for it go on."""
         cdef Subscription subscription
@@ -561,6 +574,7 @@ cdef class Channel(Publisher):
         if subscription is self.reply_consumer:
             self.reply_consumer = None
             self.reply_name = None
+        self.give_back_parked(subscription)
         subscription.stop()
         if subscription.unacked_count:
             self.cancelled.append(subscription)

@@ -285,7 +285,12 @@ def test_the_messages_kept_for_a_return_go_with_the_channel() -> None:
 
 @pytest.mark.parametrize(
     ("confirms_say", "returned"),
-    [([(False, False), (False, False)], 1), ([(False, False), (False, True)], 0), ([(False, True), (False, False)], 0), ([(True, False)], 0)],
+    [
+        ([(False, False), (False, False)], 1),
+        ([(False, False), (False, True)], 0),
+        ([(False, True), (False, False)], 0),
+        ([(True, False)], 0),
+    ],
     ids=["nobody took it", "the last took it", "the first took it", "refused"],
 )
 def test_an_immediate_message_is_returned_if_every_worker_says_that_nobody_took_it(

@@ -1,0 +1,214 @@
+"""The acceptors of several workers on one listening socket: how connections spread, however they come and go."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import uvloop
+from leveret.worker.acceptor import Acceptor
+
+WITHIN_S = 30.0
+
+
+class StandInWorker:
+    """A worker without links: `load` notices go to the others' acceptors directly, as soon as the loop comes round."""
+
+    def __init__(self, index: int, workers: list[StandInWorker], count: int, directory: Path) -> None:
+        self.index = index
+        self.child = SimpleNamespace(loop=asyncio.get_running_loop(), runtime_dir=directory)
+        self.connections: set[socket.socket] = set()
+        self.changed = asyncio.Event()
+        self.state = SimpleNamespace(workers=[Line(self, workers, other) if other != index else None for other in range(count)])
+        self.acceptor = Acceptor(self, count)  # type: ignore[arg-type]
+
+    def accept(self, sock: socket.socket) -> None:
+        self.connections.add(sock)
+        self.acceptor.load_changed()
+        self.changed.set()
+
+    def end_one(self) -> None:
+        self.connections.pop().close()
+        self.acceptor.load_changed()
+
+
+class Line:
+    """What stands in for the link from one worker to another."""
+
+    def __init__(self, source: StandInWorker, workers: list[StandInWorker], index: int) -> None:
+        self.index = index
+        self.link: Line | None = self
+        self._source = source
+        self._workers = workers
+
+    def notify(self, verb: str, body: dict[str, int]) -> None:
+        assert verb == "load"
+        self._source.child.loop.call_soon(self._workers[self.index].acceptor.told, self._source.index, body)
+
+
+class Node:
+    """Some workers and their listening socket. `connect(n)` opens clients and waits until all are accepted."""
+
+    def __init__(self, count: int, directory: Path) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.workers: list[StandInWorker] = []
+        for index in range(count):
+            self.workers.append(StandInWorker(index, self.workers, count, directory))
+        self.listener = socket.create_server(("127.0.0.1", 0), backlog=1024)
+        self.listener.setblocking(False)
+        self.clients: list[socket.socket] = []
+
+    def start(self) -> None:
+        for worker in self.workers:
+            worker.acceptor.start(self.listener)
+
+    @property
+    def loads(self) -> list[int]:
+        return [len(worker.connections) for worker in self.workers]
+
+    async def connect(self, count: int) -> None:
+        wanted = sum(self.loads) + count
+        for _ in range(count):
+            self.clients.append(socket.create_connection(self.listener.getsockname()))
+        while sum(self.loads) < wanted:
+            waits = [asyncio.ensure_future(worker.changed.wait()) for worker in self.workers]
+            await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+            for wait in waits:
+                wait.cancel()
+            for worker in self.workers:
+                worker.changed.clear()
+
+    def close(self) -> None:
+        for worker in self.workers:
+            worker.acceptor.close()
+            worker.acceptor.close()  # is harmless
+            while worker.connections:
+                worker.connections.pop().close()
+        for client in self.clients:
+            client.close()
+        self.listener.close()
+
+
+def run(count: int, directory: Path, main: Callable[[Node], Awaitable[None]]) -> None:
+    async def bounded() -> None:
+        node = Node(count, directory)
+        try:
+            await asyncio.wait_for(main(node), WITHIN_S)
+        finally:
+            node.close()
+
+    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        runner.run(bounded())
+
+
+def test_connections_one_by_one_spread_evenly(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        node.start()
+        for total in range(1, 13):
+            await node.connect(1)
+            assert max(node.loads) - min(node.loads) <= 1, f"{node.loads} of {total}"
+
+    run(3, tmp_path, main)
+
+
+def test_a_crowd_spreads_evenly(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        node.start()
+        await node.connect(120)
+        assert sum(node.loads) == 120
+        assert max(node.loads) - min(node.loads) <= 2
+
+    run(4, tmp_path, main)
+
+
+def test_a_worker_that_lost_its_connections_gets_the_next_ones(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        node.start()
+        await node.connect(12)
+        for _ in range(4):
+            node.workers[2].end_one()
+        for _ in range(2):
+            await asyncio.sleep(0)  # its notices are on their way
+        before = node.loads
+        await node.connect(4)
+        assert node.loads == [before[0], before[1], 4]
+
+    run(3, tmp_path, main)
+
+
+def test_nothing_is_passed_to_a_worker_that_is_down(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        down = node.workers[1]
+        for worker in node.workers:
+            if line := worker.state.workers[1]:
+                line.link = None
+        node.workers[0].acceptor.start(node.listener)
+        await node.connect(6)
+        assert node.loads == [6, 0] and down.connections == set()
+
+    run(2, tmp_path, main)
+
+
+def test_a_connection_that_cannot_be_passed_on_is_served_here(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        node.workers[1].acceptor.close()
+        (tmp_path / "handoff-1.sock").unlink()
+        node.workers[0].acceptor.start(node.listener)
+        await node.connect(4)
+        assert node.loads == [4, 0]
+
+    run(2, tmp_path, main)
+
+
+def test_what_is_passed_on_is_the_clients_own_socket(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        node.workers[0].acceptor.start(node.listener)
+        await node.connect(2)
+        assert node.loads == [1, 1]
+        served = {sock.getpeername(): sock for worker in node.workers for sock in worker.connections}
+        for client in node.clients:
+            client.sendall(b"AMQP")
+            assert await node.loop.sock_recv(nonblocking(served[client.getsockname()]), 4) == b"AMQP"
+
+    run(2, tmp_path, main)
+
+
+def nonblocking(sock: socket.socket) -> socket.socket:
+    sock.setblocking(False)
+    return sock
+
+
+def test_without_descriptors_it_looks_away_for_a_moment_and_then_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class FullListener:
+        """Accepts nothing for as long as `full`."""
+
+        full = True
+        tried = 0
+
+        def __init__(self, listener: socket.socket) -> None:
+            self._listener = listener
+
+        def fileno(self) -> int:
+            return self._listener.fileno()
+
+        def accept(self) -> tuple[socket.socket, Any]:
+            self.tried += 1
+            if self.full:
+                self.full = False
+                raise OSError(24, "Too many open files")
+            return self._listener.accept()
+
+    async def main(node: Node) -> None:
+        monkeypatch.setattr("leveret.worker.acceptor.OUT_OF_FILES_PAUSE_S", 0.01)
+        listener = FullListener(node.listener)
+        node.workers[0].acceptor.start(listener)  # type: ignore[arg-type]
+        await node.connect(1)
+        assert node.loads == [1]
+        assert listener.tried == 3, "once in vain, once with success, once to find nobody more"
+
+    run(1, tmp_path, main)
