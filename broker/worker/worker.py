@@ -180,9 +180,10 @@ class Worker:
 
     async def ask_owner(self, entry: QueueEntry, verb: str, body: dict[str, Any]) -> Any:
         """A request to the worker that has the queue. Raises `NotFound` if that worker is down, as RabbitMQ does for a queue's node."""
+        neighbour = self.state.workers[entry.worker]
+        if neighbour is None:  # it was ours, and was deleted since the caller found it
+            raise NotFound(f"no {entry}")
         try:
-            neighbour = self.state.workers[entry.worker]
-            assert neighbour is not None, f"{entry} is ours"
             link = await self.link_to(neighbour, NEIGHBOUR_TIMEOUT_S)
             return await link.request(verb, body, timeout_s=NEIGHBOUR_TIMEOUT_S)
         except (LinkClosed, TimeoutError, RequestFailed) as error:
