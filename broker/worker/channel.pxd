@@ -107,7 +107,7 @@ cdef class Channel(Publisher):
     cdef readonly dict consumers        # tag -> Subscription
     cdef readonly dict getters          # (queue id, no_ack) -> Subscription
     cdef readonly list cancelled        # Subscriptions that still hold unacked messages
-    cdef list parked                    # deliveries beyond the shared prefetch, from other workers
+    cdef object parked                  # deque of deliveries from other workers that wait for room, or for the flow; None: none
     cdef public str last_queue          # the last one declared here
 
     cdef readonly uint64_t delivered
@@ -126,6 +126,7 @@ cdef class Channel(Publisher):
     # Delivering.
     cdef bint has_room(self, uint32_t body_size) noexcept
     cdef int deliver(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1
+    cdef int write_delivery(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1
     cdef int write_get_ok(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered,
                           uint32_t message_count) except -1
     cdef uint64_t next_tag(self, Subscription subscription, uint64_t delivery_no, uint32_t body_size) except 0

@@ -6,6 +6,7 @@ output, and knows for each delivery tag whose message it is. It never reads or w
 """
 
 import re
+from collections import deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_GET_SIZE
 from cpython.ref cimport Py_DECREF, Py_INCREF
@@ -148,20 +149,23 @@ cdef class Channel(Publisher):
         return 0
 
     cdef int deliver(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1:
-        cdef Connection connection = self.connection
         cdef Message* kept
-        cdef uint64_t tag
-        if self.closing or connection.closed:
+        if self.closing or self.connection.closed:
             return 0    # it comes back to its queue when the channel's consumers are forgotten
         if subscription.owner is not None:
-            if self.flow_stopped or (not subscription.no_ack and (self.global_prefetch or self.global_prefetch_bytes)
-                                     and (self.parked or not self.has_room(message.body_size))):
+            if self.flow_stopped or subscription.parked or (
+                    not subscription.no_ack and (self.global_prefetch or self.global_prefetch_bytes)
+                    and (self.parked or not self.has_room(message.body_size))):
                 kept = message_from_wire(<uint8_t*>message + MESSAGE_WIRE_OFFSET, message_size(message) - MESSAGE_WIRE_OFFSET)
                 if kept == NULL:
                     raise MemoryError
                 self.park(subscription, <uint64_t>kept, delivery_no, redelivered)
                 return 0
-            subscription.spent += credit_cost(message)
+        return self.write_delivery(subscription, message, delivery_no, redelivered)
+
+    cdef int write_delivery(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1:
+        cdef Connection connection = self.connection
+        cdef uint64_t tag
         tag = self.next_tag(subscription, delivery_no, message.body_size)
         write_deliver(
             &connection.out, self.id, <const uint8_t*>PyBytes_AS_STRING(subscription.tag), <uint8_t>PyBytes_GET_SIZE(subscription.tag),
@@ -178,13 +182,15 @@ cdef class Channel(Publisher):
             self.state.redelivered += 1
         connection.written(0)
         if subscription.owner is not None:
+            subscription.spent += credit_cost(message)
             subscription.give_credit()
         return 0
 
     def park(self, Subscription subscription, uint64_t message, uint64_t delivery_no, bint redelivered):
         """Keep another worker's delivery that the shared prefetch has no room for. Bounded by the credit of the channel's consumers."""
         if self.parked is None:
-            self.parked = []
+            self.parked = deque()
+        subscription.parked += 1
         self.parked.append((subscription, message, delivery_no, redelivered))
 
     cdef int unpark(self) except -1:
@@ -196,10 +202,11 @@ cdef class Channel(Publisher):
             message = <Message*><uint64_t>address
             if not self.has_room(message.body_size):
                 break
-            parked.pop(0)
+            parked.popleft()
+            subscription.parked -= 1
             try:
-                if subscription.handle:
-                    self.deliver(subscription, message, delivery_no, redelivered)
+                if subscription.handle and not self.closing and not self.connection.closed:
+                    self.write_delivery(subscription, message, delivery_no, redelivered)
             finally:
                 message_release(message)
         if parked:
@@ -208,9 +215,10 @@ cdef class Channel(Publisher):
 
     def give_back_parked(self, Subscription subscription):
         """The consumer is cancelled: what it has not been sent goes back to its queue."""
-        cdef list kept = []
         if not self.parked:
             return
+        kept = deque()
+        subscription.parked = 0
         for entry in self.parked:
             if entry[0] is not subscription:
                 kept.append(entry)

@@ -427,8 +427,10 @@ cdef class Connection(Stream):
             self.send_method(0, method)
 
     def send_last(self, Method method):
-        """Write a method on channel 0 and close when it has been sent."""
+        """Write a method on channel 0 and close when it has been sent; a client that does not take it is not waited for long."""
         self.send_method(0, method)
+        if self.ending is None and self.fd >= 0:
+            self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, self.close, "the client did not read the last frames")
         self.close_after_flush()
 
     def send_heartbeat(self):

@@ -37,6 +37,7 @@ cdef class Subscription:
     cdef readonly bint getter               # serves basic.get, not a consumer
     cdef readonly uint32_t unacked_count
     cdef readonly bint cancelled            # by the client; forgotten once nothing of it is unacked
+    cdef uint32_t parked                    # deliveries that wait in the channel: later ones wait behind them
     cdef uint32_t spent                     # credit used since it was last given
     cdef uint64_t settle_to                 # see Channel.settle_all
     cdef bint in_settle
