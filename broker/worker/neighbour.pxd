@@ -33,6 +33,7 @@ cdef class Neighbour(Ending):
     cdef int send_confirm(self, uint32_t channel_ref, uint64_t publish_no) except -1
     cdef int send_not_taken(self, uint32_t channel_ref, uint64_t publish_no) except -1
     cdef int flush_confirms(self) except -1
+    cdef int write_confirm(self, uint8_t flags, uint32_t channel_ref, uint64_t first, uint32_t count) except -1
     cdef int send_settle(self, uint32_t handle, uint64_t first, uint64_t last, int outcome) except -1
     cdef int send_credit(self, uint32_t handle, uint32_t credit) except -1
     cdef int send_reply(self, uint32_t ref, Message* message) except -1

@@ -2,8 +2,9 @@
 
 Channels and queues hand it publishes, confirms, settles and credit; it writes them into the link. While the link is down, or holds more
 than its bound, whoever publishes into it is not read (`wait`); what one more publish needs is held and sent first when the link is back.
-Settles, credit and confirms for a process that has died mean nothing to its successor and are dropped. It decides nothing about queues or
-channels.
+Confirms are held too: the router may have handed us a publish of a worker that has only just started and is not linked to us yet. To the
+successor of a process that has died they mean nothing, and it knows them by their channel refs. Settles and credit belong to a link and are
+dropped with it. It decides nothing about queues or channels.
 """
 
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
@@ -153,26 +154,27 @@ cdef class Neighbour(Ending):
 
     cdef int send_not_taken(self, uint32_t channel_ref, uint64_t publish_no) except -1:
         """An immediate message that no consumer of ours could take at once."""
-        cdef ConfirmPacket* packet
         self.flush_confirms()
-        if self.link is None:
-            return 0
-        packet = <ConfirmPacket*>self.link.packet(PACKET_CONFIRM, CONFIRM_NOT_TAKEN, sizeof(ConfirmPacket))
-        packet.channel_ref = channel_ref
-        packet.count = 1
-        packet.first_publish_no = publish_no
-        return self.link.written(sizeof(ConfirmPacket))
+        return self.write_confirm(CONFIRM_NOT_TAKEN, channel_ref, publish_no, 1)
 
     cdef int flush_confirms(self) except -1:
-        cdef ConfirmPacket* packet
-        if self.confirm_count and self.link is not None:
-            packet = <ConfirmPacket*>self.link.packet(PACKET_CONFIRM, 0, sizeof(ConfirmPacket))
-            packet.channel_ref = self.confirm_ref
-            packet.count = self.confirm_count
-            packet.first_publish_no = self.confirm_first
-            self.link.written(sizeof(ConfirmPacket))
+        cdef uint32_t count = self.confirm_count
         self.confirm_count = 0
-        return 0
+        return self.write_confirm(0, self.confirm_ref, self.confirm_first, count) if count else 0
+
+    cdef int write_confirm(self, uint8_t flags, uint32_t channel_ref, uint64_t first, uint32_t count) except -1:
+        cdef ConfirmPacket packet
+        packet.head.size = sizeof(ConfirmPacket)
+        packet.head.type = PACKET_CONFIRM
+        packet.head.flags = flags
+        packet.head.count = 0
+        packet.channel_ref = channel_ref
+        packet.count = count
+        packet.first_publish_no = first
+        if self.link is None:
+            return buffer_write(&self.held, &packet, sizeof(ConfirmPacket))
+        memcpy(self.link.packet(PACKET_CONFIRM, flags, sizeof(ConfirmPacket)), &packet, sizeof(ConfirmPacket))
+        return self.link.written(sizeof(ConfirmPacket))
 
     cdef int at_turn_end(self) except -1:
         return self.flush_confirms()

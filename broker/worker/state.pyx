@@ -5,6 +5,7 @@ to the channels they are for. `worker` makes one at start. It never does input o
 """
 
 import logging
+import secrets
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
@@ -51,6 +52,8 @@ cdef class WorkerState:
         self.directory = directory
         self.index = index
         self.message_size_max = message_size_max
+        # Anywhere, so that what was meant for a channel of the process before us finds none of ours.
+        self.last_ref = secrets.randbits(32)
         self.router = Neighbour(self, "router", 0)
         self.workers = [Neighbour(self, "worker", other) if other != index else None for other in range(worker_count)]
         self.queues = {}
