@@ -66,12 +66,21 @@ def test_closing_a_channel_gives_its_unacked_messages_back(placement: Placement)
     assert [(delivery.body, delivery.method.redelivered) for delivery in deliveries] == [(b"1", True), (b"2", True), (b"3", True)]
 
 
-def test_flow_on_is_answered_and_flow_off_is_not_implemented(broker: Broker) -> None:
-    connection = broker.connect()
-    channel = connection.channel()
+@pytest.mark.not_on_peer("RabbitMQ answers flow off with 540")
+def test_flow_stops_deliveries_until_it_is_on_again(placement: Placement) -> None:
+    queue = placement.queue()
+    channel = placement.consumer
+    inbox = Inbox(channel, queue, auto_ack=True)
     assert channel.flow(True) is True
-    with connection_closed(540, "NOT_IMPLEMENTED - active=false"):
-        channel.flow(False)
+    placement.publisher.confirm_delivery()
+    placement.publisher.basic_publish("", queue, b"1")
+    assert inbox.bodies(1) == [b"1"]
+    assert channel.flow(False) is False
+    placement.publisher.basic_publish("", queue, b"2")
+    inbox.barrier()
+    assert inbox.waiting == []
+    assert channel.flow(True) is True
+    assert inbox.bodies(1) == [b"2"]
 
 
 def test_opening_more_channels_than_negotiated_is_refused_by_the_broker(broker: Broker) -> None:

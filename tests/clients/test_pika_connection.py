@@ -117,8 +117,9 @@ def test_closing_the_connection_closes_its_channels_and_exclusive_queues(broker:
 def test_a_connection_exception_closes_the_connection_with_its_reply(broker: Broker) -> None:
     connection = broker.connect()
     channel = connection.channel()
-    with connection_closed(540, "NOT_IMPLEMENTED - prefetch_size!=0 (4096)"):
-        channel.basic_qos(prefetch_size=4096)
+    channel._impl._send_method(pika.spec.Channel.Open())
+    with connection_closed(504, "CHANNEL_ERROR - second 'channel.open' seen"):
+        channel.queue_declare("", exclusive=True)
     assert connection.is_closed
     assert channel.is_closed
 

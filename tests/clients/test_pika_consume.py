@@ -374,6 +374,23 @@ def test_a_busy_consumer_is_passed_over(placement: Placement) -> None:
     assert free.bodies(20) == [str(number).encode() for number in range(20)]
 
 
+@pytest.mark.not_on_peer("RabbitMQ answers it with 540")
+def test_prefetch_size_bounds_the_unacked_bytes_of_a_consumer(placement: Placement) -> None:
+    queue = placement.queue()
+    channel = placement.consumer
+    channel.basic_qos(prefetch_size=1000)
+    inbox = Inbox(channel, queue)
+    placement.publisher.confirm_delivery()
+    for number in range(5):
+        placement.publisher.basic_publish("", queue, bytes([number]) * 600)
+    held = inbox.take_one()
+    assert held_back(inbox, 1, 5, placement)
+    for number in range(1, 5):
+        channel.basic_ack(held.tag)
+        held = inbox.take_one()
+        assert held.body[0] == number
+
+
 # --- get
 
 
@@ -442,7 +459,19 @@ def test_recover_with_nothing_unacked_is_answered(placement: Placement) -> None:
     assert placement.consumer.is_open
 
 
-def test_recover_without_requeue_is_not_implemented(placement: Placement) -> None:
-    channel = placement.connect(placement.sites.consumer).channel()
-    with connection_closed(540, "NOT_IMPLEMENTED - requeue=false"):
-        channel.basic_recover(requeue=False)
+@pytest.mark.not_on_peer("RabbitMQ answers it with 540")
+def test_recover_without_requeue_delivers_again_to_the_same_consumer(placement: Placement) -> None:
+    queue = placement.queue()
+    bodies = fill(placement, queue, 4)
+    channel = placement.consumer
+    inbox = Inbox(channel, queue)
+    other = Inbox(placement.connect(placement.sites.consumer).channel(), queue)
+    channel.basic_ack(inbox.take(4)[0].tag)
+    channel.basic_recover(requeue=False)
+    again = inbox.take(3)
+    assert [(delivery.body, delivery.method.redelivered) for delivery in again] == [(body, True) for body in bodies[1:]]
+    other.barrier()
+    assert other.waiting == []
+    channel.basic_ack(0, multiple=True)
+    channel.close()
+    assert ready(placement, queue) == 0

@@ -14,9 +14,8 @@ from pika.exceptions import UnroutableError
 
 from tests.deadline import eventually
 from tests.inbox import Inbox
-from tests.node import Broker
 from tests.placement import Placement
-from tests.refusal import channel_closed, connection_closed
+from tests.refusal import channel_closed
 
 FRAME_MAX = 131072
 
@@ -207,13 +206,31 @@ def test_a_transient_message_goes_through_a_durable_queue_and_a_persistent_one_t
         assert Inbox(placement.consumer, queue, auto_ack=True).take_one().properties.delivery_mode == mode
 
 
-def test_immediate_is_not_implemented(broker: Broker) -> None:
-    connection = broker.connect()
-    channel = connection.channel()
-    # pika's own publish has no such flag any more; the method and its content are sent by its parts.
-    channel._impl._send_method(pika.spec.Basic.Publish(exchange="", routing_key="k", immediate=True), (pika.BasicProperties(), b"x"))
-    with connection_closed(540, "NOT_IMPLEMENTED - immediate=true"):
-        channel.queue_declare("", exclusive=True)
+@pytest.mark.not_on_peer("RabbitMQ answers it with 540")
+@pytest.mark.parametrize("kind", ["default", "fanout"])
+def test_an_immediate_message_is_delivered_at_once_or_comes_back(placement: Placement, kind: str) -> None:
+    queue = placement.queue()
+    exchange, key = "", queue
+    if kind != "default":
+        exchange, key = placement.exchange(kind), "k"
+        placement.owner.queue_bind(queue, exchange, key)
+    channel = placement.publisher
+    returns = Returns(channel)
+
+    def publish(body: bytes) -> None:
+        # pika's own publish has no such flag any more; the method and its content are sent by its parts.
+        method = pika.spec.Basic.Publish(exchange=exchange, routing_key=key, immediate=True)
+        channel._impl._send_method(method, (pika.BasicProperties(), body))
+        channel.connection.process_data_events(time_limit=0)  # writes it out
+
+    publish(b"nobody is there")
+    returns.wait(1)
+    assert (returns.methods[0].reply_code, returns.methods[0].reply_text) == (313, "NO_CONSUMERS")
+    assert returns.contents[0][1] == b"nobody is there"
+    inbox = Inbox(placement.consumer, queue, auto_ack=True)
+    publish(b"now")
+    assert inbox.bodies(1) == [b"now"]
+    assert placement.owner.queue_declare(queue, passive=True).method.message_count == 0
 
 
 @pytest.mark.parametrize("user_id", ["somebody", ""])

@@ -459,20 +459,6 @@ def test_a_publish_to_a_missing_exchange_names_the_publish(client: WireClient) -
     client.expect_channel_close(1, 404, "NOT_FOUND - no exchange 'missing' in vhost '/'", *CONTENT)
 
 
-@pytest.mark.parametrize(
-    ("method", "text", "ids"),
-    [
-        (Basic.Qos(prefetch_size=1), "NOT_IMPLEMENTED - prefetch_size!=0 (1)", (60, 10)),
-        (Channel.Flow(active=False), "NOT_IMPLEMENTED - active=false", (20, 20)),
-        (Basic.Recover(requeue=False), "NOT_IMPLEMENTED - requeue=false", (60, 110)),
-    ],
-    ids=["prefetch size", "flow off", "recover without requeue"],
-)
-def test_what_rabbitmq_does_not_implement_is_540(client: WireClient, method: object, text: str, ids: tuple[int, int]) -> None:
-    client.send_method(1, method)
-    client.expect_connection_close(540, text, *ids)
-
-
 # --- nowait
 
 
