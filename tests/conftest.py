@@ -19,6 +19,7 @@ import pytest
 pytest.register_assert_rewrite("tests.deadline", "tests.inbox", "tests.node", "tests.placement", "tests.refusal", "tests.wire")
 
 from tests.node import Broker, Node  # noqa: E402
+from tests.pending import PENDING  # noqa: E402
 from tests.placement import ANYWHERE, SPREAD, TOGETHER, Placement, Sites  # noqa: E402
 
 PEER = os.environ.get("LEVERET_TEST_PEER")  # "rabbitmq", or an address
@@ -29,10 +30,15 @@ MakeNode = Callable[..., Node]
 
 def pytest_configure(config: pytest.Config) -> None:
     config.addinivalue_line("markers", "not_on_peer(reason): not run when LEVERET_TEST_PEER names another broker")
+    config.addinivalue_line("markers", "needs(*features): expected to fail while one of the features stands in tests/pending.py")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     if PEER is None:
+        for item in items:
+            wanted = [feature for mark in item.iter_markers("needs") for feature in mark.args if feature in PENDING]
+            if wanted:
+                item.add_marker(pytest.mark.xfail(strict=True, reason="; ".join(PENDING[feature] for feature in wanted)))
         return
     for item in items:
         if mark := item.get_closest_marker("not_on_peer"):

@@ -72,6 +72,7 @@ cdef class Queue:
     cdef int consumer_ready(self, Consumer consumer) except -1
     cdef int consumer_blocked(self, Consumer consumer) except -1
     # Inside.
+    cdef bint expects_consumer(self)
     cdef Consumer next_consumer(self)
     cdef int hand(self, Consumer consumer, Entry* entry) except -1
     cdef int undo_hand(self, Consumer consumer, uint64_t delivery_no, Entry* entry) except -1

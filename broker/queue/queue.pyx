@@ -132,10 +132,18 @@ cdef class Queue:
         if self.ready_count or self.handing:
             return 0
         self.offered_bytes = message.body_size
-        if self.next_consumer() is None:
+        if self.next_consumer() is None and not self.expects_consumer():
             return 0
         self.publish(message)
         return 1
+
+    cdef bint expects_consumer(self):
+        """Whether a consumer is about to begin: its client may have heard consume-ok before the queue hears that it can take."""
+        cdef Consumer consumer
+        for consumer in self.attached:
+            if consumer.consuming and not consumer.active and consumer.next_delivery_no == 1:
+                return True
+        return False
 
     cdef int settle(self, Consumer consumer, uint64_t first, uint64_t last, int outcome) except -1:
         """Settle what the consumer holds with delivery numbers from `first` to `last`, both included; the number of messages settled.

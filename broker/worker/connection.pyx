@@ -362,6 +362,8 @@ cdef class Connection(Stream):
 
     def close_with(self, error):
         """Send connection.close and wait for the answer, for three seconds at most."""
+        if self.parted:
+            self.close("closed by the client")
         if self.closed or self.fd < 0:
             return
         log.warning("connection error on %s, user '%s': %s", self.name, self.user, error.reply_text)
@@ -394,7 +396,7 @@ cdef class Connection(Stream):
             self.ending.cancel()
             self.ending = None
         self.release_channels()
-        self.worker.connection_closed(self, reason)
+        self.worker.connection_closed(self, "closed by the client" if self.parted else reason)
         return 0
 
     cdef bint close_when_hung(self) noexcept:
@@ -427,11 +429,20 @@ cdef class Connection(Stream):
             self.send_method(0, method)
 
     def send_last(self, Method method):
-        """Write a method on channel 0 and close when it has been sent; a client that does not take it is not waited for long."""
+        """Write a method on channel 0 and let the client close the socket, within three seconds.
+
+        As RabbitMQ does. Were it closed at once, clients that read on while they take this answer in (Go's) would take the end for a
+        failure. One that does not take the answer at all is not waited for any longer.
+        """
+        if self.fd < 0:
+            return
         self.send_method(0, method)
-        if self.ending is None and self.fd >= 0:
-            self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, self.close, "the client did not read the last frames")
-        self.close_after_flush()
+        self.parted = True
+        self.lost_sync = True           # whatever it still sends is passed over
+        if self.ending is not None:
+            self.ending.cancel()
+        self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, self.close, "the client left its socket open")
+        self.resume(~<uint32_t>(PAUSED_CLOSING | PAUSED_METHOD))
 
     def send_heartbeat(self):
         write_heartbeat(&self.out)
@@ -465,7 +476,7 @@ cdef class Connection(Stream):
 
     def alarm_changed(self):
         """An alarm came or went."""
-        if not self.publisher:
+        if not self.publisher or self.closed:
             return
         if self.state.blocked and not self.paused & PAUSED_ALARM:
             self.pause(PAUSED_ALARM)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import struct
+import time
 from collections.abc import Callable
 
 import pytest
@@ -263,3 +264,16 @@ def test_a_slow_handshake_is_dropped_and_holds_nobody_up(fresh_node: MakeNode) -
             slow.expect_end()
             slow.close()
         client.open_channel(2)  # the one that finished its handshake stays
+
+
+@pytest.mark.not_on_peer("it waits half a minute")
+def test_after_close_ok_the_client_closes_the_socket_and_the_broker_waits_for_it(broker: Broker) -> None:
+    """Go's libraries take an end that comes right behind close-ok for a failure."""
+    with WireClient.opened(broker) as client:
+        client.open_channel()
+        client.send_method(0, Connection.Close(200, "bye", 0, 0))
+        client.expect(Connection.CloseOk)
+        began = time.monotonic()
+        client.send(b"passed over")
+        assert client.expect_end() == b""
+        assert 2 < time.monotonic() - began < 10
