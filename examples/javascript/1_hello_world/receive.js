@@ -8,13 +8,11 @@
 const amqp = require("amqplib");
 
 const url = process.env.AMQP_URL || "amqp://guest:guest@localhost:5672/%2F";
+
 async function main() {
   const connection = await amqp.connect(url);
   const channel = await connection.createChannel();
   await channel.assertQueue("hello", { durable: false });
-
-  // With noAck the broker forgets a message as soon as it is sent to us; the next example does better.
-  await channel.consume("hello", (message) => console.log(`received: ${message.content}`), { noAck: true });
 
   process.once("SIGINT", async () => {
     await connection.close();
@@ -22,6 +20,9 @@ async function main() {
     process.exit(0);
   });
   console.log("waiting for messages, Ctrl-C to stop");
+
+  // With noAck the broker forgets a message as soon as it is sent to us; the next example does better.
+  await channel.consume("hello", (message) => console.log(`received: ${message.content}`), { noAck: true });
 }
 
 main().catch((error) => {

@@ -5,10 +5,11 @@
 // The broker's address is taken from AMQP_URL (default amqp://guest:guest@localhost:5672/%2F).
 "use strict";
 
+const { setTimeout: sleep } = require("node:timers/promises");
+
 const amqp = require("amqplib");
 
 const url = process.env.AMQP_URL || "amqp://guest:guest@localhost:5672/%2F";
-const { setTimeout: sleep } = require("node:timers/promises");
 
 async function main() {
   const connection = await amqp.connect(url);
@@ -17,6 +18,14 @@ async function main() {
 
   // Not more than one unfinished task for each worker: a task goes to whoever is free, not to whoever is next.
   await channel.prefetch(1);
+
+  process.once("SIGINT", async () => {
+    await connection.close();
+    console.log("stopped");
+    process.exit(0);
+  });
+  console.log("waiting for tasks, Ctrl-C to stop");
+
   await channel.consume("tasks", async (message) => {
     const task = message.content.toString();
     console.log(`working: ${task}`);
@@ -25,13 +34,6 @@ async function main() {
     // Only now may the broker forget the task. If this program dies before, another worker gets it.
     channel.ack(message);
   });
-
-  process.once("SIGINT", async () => {
-    await connection.close();
-    console.log("stopped");
-    process.exit(0);
-  });
-  console.log("waiting for tasks, Ctrl-C to stop");
 }
 
 main().catch((error) => {

@@ -8,6 +8,7 @@
 const amqp = require("amqplib");
 
 const url = process.env.AMQP_URL || "amqp://guest:guest@localhost:5672/%2F";
+
 async function main() {
   const connection = await amqp.connect(url);
   const channel = await connection.createChannel();
@@ -16,7 +17,6 @@ async function main() {
   // A queue of our own: the broker makes up its name, and removes it when this connection ends.
   const { queue } = await channel.assertQueue("", { exclusive: true });
   await channel.bindQueue(queue, "announcements", "");
-  await channel.consume(queue, (message) => console.log(`heard: ${message.content}`), { noAck: true });
 
   process.once("SIGINT", async () => {
     await connection.close();
@@ -24,6 +24,8 @@ async function main() {
     process.exit(0);
   });
   console.log("listening, Ctrl-C to stop");
+
+  await channel.consume(queue, (message) => console.log(`heard: ${message.content}`), { noAck: true });
 }
 
 main().catch((error) => {

@@ -25,7 +25,6 @@ async function main() {
   for (const severity of severities) {
     await channel.bindQueue(queue, "log", severity);
   }
-  await channel.consume(queue, ({ fields, content }) => console.log(`${fields.routingKey}: ${content}`), { noAck: true });
 
   process.once("SIGINT", async () => {
     await connection.close();
@@ -33,6 +32,8 @@ async function main() {
     process.exit(0);
   });
   console.log("reading the log, Ctrl-C to stop");
+
+  await channel.consume(queue, ({ fields, content }) => console.log(`${fields.routingKey}: ${content}`), { noAck: true });
 }
 
 main().catch((error) => {

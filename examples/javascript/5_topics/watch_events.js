@@ -27,7 +27,6 @@ async function main() {
   for (const pattern of patterns) {
     await channel.bindQueue(queue, "events", pattern);
   }
-  await channel.consume(queue, ({ fields, content }) => console.log(`${fields.routingKey}: ${content}`), { noAck: true });
 
   process.once("SIGINT", async () => {
     await connection.close();
@@ -35,6 +34,8 @@ async function main() {
     process.exit(0);
   });
   console.log("watching, Ctrl-C to stop");
+
+  await channel.consume(queue, ({ fields, content }) => console.log(`${fields.routingKey}: ${content}`), { noAck: true });
 }
 
 main().catch((error) => {

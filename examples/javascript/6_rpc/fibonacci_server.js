@@ -25,6 +25,14 @@ async function main() {
   const channel = await connection.createChannel();
   await channel.assertQueue("fibonacci", { durable: false });
   await channel.prefetch(1);
+
+  process.once("SIGINT", async () => {
+    await connection.close();
+    console.log("stopped");
+    process.exit(0);
+  });
+  console.log("waiting for requests, Ctrl-C to stop");
+
   await channel.consume("fibonacci", (message) => {
     const answer = fibonacci(message.content.toString());
     console.log(`fibonacci(${message.content}) = ${answer}`);
@@ -34,13 +42,6 @@ async function main() {
     channel.sendToQueue(replyTo, Buffer.from(answer), { correlationId });
     channel.ack(message);
   });
-
-  process.once("SIGINT", async () => {
-    await connection.close();
-    console.log("stopped");
-    process.exit(0);
-  });
-  console.log("waiting for requests, Ctrl-C to stop");
 }
 
 main().catch((error) => {
