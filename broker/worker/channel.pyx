@@ -532,9 +532,11 @@ cdef class Channel(Publisher):
         self.transaction.acks = 0
         for subscription, delivery_no, outcome in marked:
             subscription.settle(delivery_no, delivery_no, outcome)
-            if subscription.cancelled and subscription.unacked_count == 0 and subscription in self.cancelled:
-                self.forget_cancelled(subscription)
             self.settled(1, outcome)
+        # Only now: to forget a subscription puts back whatever its queue has not heard of.
+        for subscription in list(self.cancelled):
+            if subscription.unacked_count == 0:
+                self.forget_cancelled(subscription)
 
     def rollback(self):
         """tx.rollback: forget the publishes, and that anything was acked; the messages stay unacked."""
