@@ -26,7 +26,7 @@ from leveret.codec.methods import (
     BasicRecoverOk,
     Method,
 )
-from leveret.codec.tables import encode_table
+from leveret.codec.tables import decode_table, encode_table, type_name
 from leveret.link.link import LinkClosed
 from leveret.worker import owner, reply_to
 from leveret.worker.subscription import Subscription, priority_of
@@ -51,6 +51,7 @@ class BasicMethods:
             BasicQos: self.qos,
             BasicConsume: self.consume,
             BasicCancel: self.cancel,
+            BasicCancelOk: self.cancel_ok,
             BasicGet: self.get,
             BasicRecover: self.recover,
             BasicRecoverAsync: self.recover_async,
@@ -76,7 +77,7 @@ class BasicMethods:
         if tag in channel.consumers:
             raise NotAllowed(f"attempt to reuse consumer tag '{tag.decode()}'", method)
         entry = self._queues.find(channel, method, name)
-        check_priority(method, entry)
+        check_priority(method, arguments, entry)
         subscription = Subscription(
             channel,
             tag,
@@ -184,6 +185,9 @@ class BasicMethods:
         self._cancel_ok(channel, method)
         return None
 
+    def cancel_ok(self, channel: Channel, method: BasicCancelOk, arguments: bytes) -> None:
+        """An answer to a cancel of ours; we ask for none, and some clients give it all the same."""
+
     async def _cancel_remotely(self, channel: Channel, method: BasicCancel, subscription: Subscription, home: Neighbour) -> None:
         """What the other worker had sent before it heard of this still comes, and before cancel-ok."""
         link = home.link
@@ -271,8 +275,9 @@ def generated_tag() -> str:
     return "amq.ctag-" + base64.urlsafe_b64encode(os.urandom(16)).rstrip(b"=").decode()
 
 
-def check_priority(method: BasicConsume, entry: QueueEntry) -> None:
-    """x-priority must be an integer. Raises `PreconditionFailed` (406)."""
+def check_priority(method: BasicConsume, arguments: bytes, entry: QueueEntry) -> None:
+    """x-priority must be an integer. Raises `PreconditionFailed` (406), which names the wire type."""
     priority = method.arguments.get("x-priority", 0)
     if isinstance(priority, bool) or not isinstance(priority, int):
-        raise PreconditionFailed(f"invalid arg 'x-priority' for {entry}: {{unacceptable_type,{type(priority).__name__}}}", method)
+        tag = decode_table(arguments, typed=True)["x-priority"].tag
+        raise PreconditionFailed(f"invalid arg 'x-priority' for {entry}: {{unacceptable_type,{type_name(tag)}}}", method)

@@ -30,6 +30,7 @@ from leveret.codec.frames cimport (
 )
 from leveret.codec.methods cimport (
     METHOD_BASIC_ACK,
+    METHOD_BASIC_CONSUME,
     METHOD_BASIC_GET,
     METHOD_BASIC_NACK,
     METHOD_BASIC_PUBLISH,
@@ -85,12 +86,12 @@ cdef const uint8_t* PROTOCOL_HEADER_0_9 = b"AMQP\x01\x01\x00\x09"
 
 
 cdef bytes arguments_of(uint32_t kind, const uint8_t* payload, size_t size):
-    """The field table that ends a declare or (un)bind, as the client's own bytes: refusals and redeclares look at its wire types."""
+    """The field table that ends a declare, (un)bind or consume, as the client's own bytes: refusals and redeclares look at its wire types."""
     cdef size_t at = 6              # class, method, reserved
     cdef int names
     if kind == METHOD_QUEUE_DECLARE:
         names = 1
-    elif kind == METHOD_EXCHANGE_DECLARE:
+    elif kind == METHOD_EXCHANGE_DECLARE or kind == METHOD_BASIC_CONSUME:
         names = 2
     elif kind == METHOD_QUEUE_BIND or kind == METHOD_QUEUE_UNBIND or kind == METHOD_EXCHANGE_BIND or kind == METHOD_EXCHANGE_UNBIND:
         names = 3

@@ -53,6 +53,11 @@ class ExchangeMethods:
                 channel.send(ExchangeDeclareOk())
             return None
         self._worker.check_permission(connection, "configure", "exchange", name)
+        alternate = method.arguments.get("alternate-exchange")
+        if isinstance(alternate, str) and name not in connection.vhost.exchanges:
+            # Messages will go out of the one and into the other. Anything but a string is refused by the router.
+            self._worker.check_permission(connection, "read", "exchange", name)
+            self._worker.check_permission(connection, "write", "exchange", alternate)
         return self._declare(channel, method, name, arguments)
 
     async def _declare(self, channel: Channel, method: ExchangeDeclare, name: str, arguments: bytes) -> None:

@@ -29,6 +29,8 @@ cdef class Neighbour(Ending):
                           uint8_t flags, bytes further_keys, uint16_t further_count, Message* message) except -1
     cdef int send_enqueue(self, Connection publisher, uint32_t queue_id, uint32_t channel_ref, uint64_t publish_no,
                           uint8_t flags, Message* message) except -1
+    cdef int send_enqueue_many(self, Connection publisher, list queue_ids, uint32_t channel_ref, uint64_t publish_no,
+                               uint8_t flags, Message* message) except -1
     cdef int send(self, Connection publisher, PacketHead* head, uint32_t head_size, Message* message) except -1
     cdef int send_confirm(self, uint32_t channel_ref, uint64_t publish_no) except -1
     cdef int send_not_taken(self, uint32_t channel_ref, uint64_t publish_no) except -1

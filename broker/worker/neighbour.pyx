@@ -7,6 +7,8 @@ successor of a process that has died they mean nothing, and it knows them by the
 dropped with it. It decides nothing about queues or channels.
 """
 
+from array import array
+
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.string cimport memcpy
 
@@ -116,6 +118,21 @@ cdef class Neighbour(Ending):
         packet.packet.publish_no = publish_no
         packet.queue_id = queue_id
         return self.send(publisher, &packet.packet.head, sizeof(EnqueueOne), message)
+
+    cdef int send_enqueue_many(self, Connection publisher, list queue_ids, uint32_t channel_ref, uint64_t publish_no,
+                               uint8_t flags, Message* message) except -1:
+        """One packet for several queues (at most 65,535), so that one confirm speaks for all of them."""
+        cdef EnqueuePacket packet
+        cdef bytes head
+        packet.head.type = PACKET_ENQUEUE
+        packet.head.flags = flags
+        packet.head.count = <uint16_t>len(queue_ids)
+        packet.channel_ref = channel_ref
+        packet.origin = self.state.index
+        packet.reserved = 0
+        packet.publish_no = publish_no
+        head = (<uint8_t*>&packet)[:sizeof(EnqueuePacket)] + array("I", queue_ids).tobytes()
+        return self.send(publisher, <PacketHead*><uint8_t*>head, <uint32_t>len(head), message)
 
     cdef int send(self, Connection publisher, PacketHead* head, uint32_t head_size, Message* message) except -1:
         if self.link is None:

@@ -343,6 +343,7 @@ cdef class Publisher(Ending):
         cdef uint64_t publish_no = 0
         cdef bint taken = False
         cdef dict queues = {}
+        cdef dict elsewhere = {}            # worker -> its queues' ids
         if found != NULL:
             queues[(<QueueEntry>found).id] = <QueueEntry>found
         for index in range(self.further_count):
@@ -355,6 +356,7 @@ cdef class Publisher(Ending):
         for queue in queues.values():
             if queue.local is None:
                 workers |= <uint64_t>1 << queue.worker
+                elsewhere.setdefault(queue.worker, []).append(queue.id)
             elif message.flags & MESSAGE_IMMEDIATE:
                 taken |= queue.local.offer(message)
             else:
@@ -369,13 +371,9 @@ cdef class Publisher(Ending):
             publish_no = self.need_confirms().open(workers, IMMEDIATE | (TAKEN if taken else 0), message)
         elif self.tracked():
             publish_no = self.need_confirms().open(workers, 0, NULL)
-        for queue in queues.values():
-            if queue.local is None:
-                # One confirm a worker: the first packet to it asks.
-                (<Neighbour>self.state.workers[queue.worker]).send_enqueue(
-                    self.connection, queue.id, self.ref, publish_no,
-                    ENQUEUE_WANTS_CONFIRM if publish_no and workers >> queue.worker & 1 else 0, message)
-                workers &= ~(<uint64_t>1 << queue.worker)
+        for worker, queue_ids in elsewhere.items():
+            (<Neighbour>self.state.workers[worker]).send_enqueue_many(
+                self.connection, queue_ids, self.ref, publish_no, ENQUEUE_WANTS_CONFIRM if publish_no else 0, message)
         return 0
 
     cdef int unroutable(self, Message* message) except -1:

@@ -10,7 +10,7 @@ from leveret.codec.errors import PreconditionFailed
 from leveret.codec.properties import decode_properties
 from leveret.codec.tables import Typed, type_name
 
-KEYS_MAX = 65535  # a PUBLISH packet counts them in 16 bits
+KEYS_MAX = 65534  # with the message's own key, what packets count in 16 bits
 
 
 def further_keys(properties: bytes) -> tuple[bytes, int, bytes]:

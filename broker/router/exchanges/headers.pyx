@@ -15,7 +15,7 @@ from leveret.lookup.byte_map cimport byte_map_find, byte_map_free, byte_map_remo
 from leveret.router.exchanges.exchange cimport Destinations, Exchange, Subject
 
 from leveret.codec.errors import PreconditionFailed, quoted_bytes
-from leveret.codec.tables import Typed, encode_table
+from leveret.codec.tables import Typed, encode_table, type_name
 
 cdef enum:
     FLAG_CONTENT_TYPE = 1 << 15
@@ -106,7 +106,7 @@ cdef class HeadersExchange(Exchange):
             return 0
         x_match = arguments.get("x-match", Typed("S", "all"))
         if x_match.tag != "S":
-            raise PreconditionFailed(f"Invalid x-match field type {x_match.tag} (value {x_match.value}); expected longstr")
+            raise PreconditionFailed(f"Invalid x-match field type {type_name(x_match.tag)} (value {x_match.value}); expected longstr")
         if x_match.value not in MATCHES:
             shown = x_match.value.encode() if isinstance(x_match.value, str) else x_match.value
             raise PreconditionFailed(
