@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 
 import pytest
@@ -114,7 +115,7 @@ def test_an_auto_delete_exchange_that_was_never_bound_stays(placement: Placement
 
 def test_a_chain_of_auto_delete_exchanges_goes_with_the_queue_at_its_end(placement: Placement) -> None:
     chain = [placement.exchange("fanout", auto_delete=True) for _ in range(5)]
-    for source, destination in zip(chain, chain[1:], strict=False):
+    for source, destination in itertools.pairwise(chain):
         placement.owner.exchange_bind(destination, source)
     queue = placement.owner.queue_declare("", exclusive=True).method.queue
     placement.owner.queue_bind(queue, chain[-1])

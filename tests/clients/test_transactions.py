@@ -1,4 +1,4 @@
-"""Transactions: nothing is in a queue and nothing settled before commit-ok; all of it is, everywhere, after it; nothing after a rollback."""
+"""Transactions: nothing is in a queue and nothing settled before commit-ok; all of it is after it; nothing after a rollback."""
 
 from __future__ import annotations
 
