@@ -375,7 +375,7 @@ cdef class Connection(Stream):
             failing_class_id=error.class_id, failing_method_id=error.method_id))
         self.closed = True
         self.release_channels()
-        self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, self.close, "the client did not answer connection.close")
+        self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, (<object>self).close, "the client did not answer connection.close")
         # Read again, whatever stopped it: the answer must come through.
         self.resume(~<uint32_t>(PAUSED_CLOSING | PAUSED_METHOD))
 
@@ -442,7 +442,7 @@ cdef class Connection(Stream):
         self.lost_sync = True           # whatever it still sends is passed over
         if self.ending is not None:
             self.ending.cancel()
-        self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, self.close, "the client left its socket open")
+        self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, (<object>self).close, "the client left its socket open")
         self.resume(~<uint32_t>(PAUSED_CLOSING | PAUSED_METHOD))
 
     def send_heartbeat(self):

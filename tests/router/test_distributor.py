@@ -31,6 +31,7 @@ from leveret.router.topology import Topology
 
 from tests.router.random_commands import lists_of_commands
 
+PACKETS_VERSION = Hello("worker", 0, 0).version
 HEAD = struct.Struct("<IBBH")
 PUBLISH = struct.Struct("<IIQ")  # exchange id, channel ref, publish no
 MESSAGE = struct.Struct("<IIBBH")  # sizes of properties and body, of exchange and key, flags
@@ -49,7 +50,7 @@ class ScriptedWorker:
         self.index = index
         self.received = b""
         sock.setblocking(False)
-        self.send_packet(CONTROL_TYPE, 0, msgpack.packb([0, 1, "worker", index, os.getpid()]))
+        self.send_packet(CONTROL_TYPE, 0, msgpack.packb([0, PACKETS_VERSION, "worker", index, os.getpid()]))
 
     def send_packet(self, kind: int, flags: int, body: bytes) -> None:
         self.sock.sendall(HEAD.pack(HEAD.size + len(body), kind, flags, 0) + body)
@@ -305,7 +306,7 @@ async def test_management_may_not_publish(node: Node) -> None:
     stranger = ScriptedWorker.__new__(ScriptedWorker)
     stranger.sock, stranger.index, stranger.received = theirs, 0, b""
     theirs.setblocking(False)
-    stranger.send_packet(CONTROL_TYPE, 0, msgpack.packb([0, 1, "management", 0, 1]))
+    stranger.send_packet(CONTROL_TYPE, 0, msgpack.packb([0, PACKETS_VERSION, "management", 0, 1]))
     stranger.publish(x)
     assert await stranger.is_closed()
     theirs.close()
