@@ -66,6 +66,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "default_user": ('"ann"', "ann", "ann"),
     "default_pass": ('"s3cret"', "s3cret", "s3cret"),
     "default_vhost": ('"v"', "v", "v"),
+    "anonymous_login_user": ('"v"', "v", "v"),
     "memory_watermark": ("0.5", "50%", 0.5),
     "disk_free_limit_bytes": ('"1 GiB"', "1073741824", 1 << 30),
     "heartbeat_s": ("0", "0", 0),

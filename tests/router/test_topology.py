@@ -154,7 +154,7 @@ LOCKED = (
             'Invalid x-match field value <<"some">>; expected all, any, all-with-x, or any-with-x',
         ),
         (DeclareQueue("/", "x" * 256), "queue name is longer than 255 bytes"),
-        (SetPermissions("u", "/", "(", "", ""), "invalid regular expression '(': missing ), unterminated subpattern at position 0"),
+        (SetPermissions("u", "/", "(", "", ""), "invalid regular expression '(': missing ): ("),
     ],
 )
 def test_preconditions_that_fail(topology: Topology, command: Command, text: str) -> None:
