@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from leveret.worker.queue_methods import QueueMethods
     from leveret.worker.worker import Worker
 
+INTEGER_TYPES = {"byte", "short", "signedint", "long", "unsignedbyte", "unsignedshort", "unsignedint"}
 GETTERS_KEPT = 16  # per channel, before those of deleted queues are looked for
 
 
@@ -277,7 +278,8 @@ def generated_tag() -> str:
 
 def check_priority(method: BasicConsume, arguments: bytes, entry: QueueEntry) -> None:
     """x-priority must be an integer. Raises `PreconditionFailed` (406), which names the wire type."""
-    priority = method.arguments.get("x-priority", 0)
-    if isinstance(priority, bool) or not isinstance(priority, int):
-        tag = decode_table(arguments, typed=True)["x-priority"].tag
-        raise PreconditionFailed(f"invalid arg 'x-priority' for {entry}: {{unacceptable_type,{type_name(tag)}}}", method)
+    if "x-priority" not in method.arguments:
+        return
+    kind = type_name(decode_table(arguments, typed=True)["x-priority"].tag)
+    if kind not in INTEGER_TYPES:
+        raise PreconditionFailed(f"invalid arg 'x-priority' for {entry}: \"expected integer, got {kind}\"", method)

@@ -58,6 +58,8 @@ from leveret.codec.errors import (
     AccessRefused,
     AmqpError,
     ChannelError,
+    CommandInvalid,
+    ConnectionForced,
     FrameError,
     InternalError,
     NotAllowed,
@@ -77,11 +79,14 @@ log = logging.getLogger(__name__)
 cdef enum:
     FRAME_MAX_BEFORE_TUNE = 16384   # large enough for a JSON web token, small enough for a thousand strangers
     PROTOCOL_HEADER_SIZE = 8
+    CLOSE_OK_SIZE = 12
     CHANNELS_FIRST = 2
 
+QUEUES_GONE_S = 1.0                 # how long connection.close waits for the router, which may be starting anew
 CLOSE_TIMEOUT_S = 3.0               # how long a client may take to answer our connection.close
 
 cdef const uint8_t* PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
+cdef const uint8_t* CLOSE_OK_FRAME = b"\x01\x00\x00\x00\x00\x00\x04\x00\x0a\x00\x33\xce"
 cdef const uint8_t* PROTOCOL_HEADER_0_9 = b"AMQP\x01\x01\x00\x09"
 
 
@@ -140,6 +145,9 @@ cdef class Connection(Stream):
             at = PROTOCOL_HEADER_SIZE
         while not self.paused:
             if self.lost_sync:
+                # Only the answer to our close still means something: a client sends it by itself.
+                if self.closed and size >= CLOSE_OK_SIZE and memcmp(data + size - CLOSE_OK_SIZE, CLOSE_OK_FRAME, CLOSE_OK_SIZE) == 0:
+                    self.close("closed by us, and the client has agreed")
                 return size
             taken = next_frame(data + at, size - at, self.frame_max, &frame)
             if taken <= 0:
@@ -249,7 +257,7 @@ cdef class Connection(Stream):
             self.send_method(frame.channel, ChannelCloseOk())
             return 0
         if kind == METHOD_CHANNEL_CLOSE_OK:
-            raise ChannelError("channel.close-ok without channel.close")
+            raise CommandInvalid("unimplemented method")
         return self.carry_on(
             channel, method, self.worker.methods.serve(channel, method, arguments_of(kind, frame.payload, frame.size)))
 
@@ -370,14 +378,23 @@ cdef class Connection(Stream):
         log.warning("connection error on %s, user '%s': %s", self.name, self.user, error.reply_text)
         if not self.session.hears_close(self, error):
             return
-        self.send_method(0, ConnectionClose(
+        close = ConnectionClose(
             reply_code=error.reply_code, reply_text=error.reply_text,
-            failing_class_id=error.class_id, failing_method_id=error.method_id))
+            failing_class_id=error.class_id, failing_method_id=error.method_id)
         self.closed = True
         self.release_channels()
+        if self.has_exclusive and not isinstance(error, ConnectionForced):
+            # Its exclusive queues are gone when the client hears of it, as with RabbitMQ.
+            self.worker.spawn(self.say_close(close, self.worker.exclusive_gone(self)))
+        else:
+            self.send_method(0, close)
         self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, (<object>self).close, "the client did not answer connection.close")
         # Read again, whatever stopped it: the answer must come through.
         self.resume(~<uint32_t>(PAUSED_CLOSING | PAUSED_METHOD))
+
+    async def say_close(self, Method close, queues_gone):
+        await asyncio.wait({queues_gone}, timeout=QUEUES_GONE_S)
+        self.send_method(0, close)
 
     def release_channels(self):
         cdef size_t id

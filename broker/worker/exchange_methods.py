@@ -97,23 +97,22 @@ class ExchangeMethods:
         return self._change(channel, "unbind", method, arguments, ExchangeUnbindOk())
 
     def _change(self, channel: Channel, verb: str, method: ExchangeBind | ExchangeUnbind, arguments: bytes, ok: Method) -> Awaitable[None]:
-        if not method.source or not method.destination:
+        source, destination = without_line_breaks(method.source), without_line_breaks(method.destination)
+        if not source or not destination:
             raise AccessRefused("operation not permitted on the default exchange", method)
-        self._worker.check_permission(channel.connection, "write", "exchange", method.destination)
-        self._worker.check_permission(channel.connection, "read", "exchange", method.source)
-        return self._apply(channel, verb, method, arguments, ok)
+        self._worker.check_permission(channel.connection, "write", "exchange", destination)
+        self._worker.check_permission(channel.connection, "read", "exchange", source)
+        body = {
+            "vhost": channel.connection.vhost.name,
+            "source": source,
+            "destination": destination,
+            "destination_type": "exchange",
+            "routing_key": method.routing_key,
+            "arguments": arguments,
+        }
+        return self._apply(channel, verb, body, None if method.nowait else ok)
 
-    async def _apply(self, channel: Channel, verb: str, method: ExchangeBind | ExchangeUnbind, arguments: bytes, ok: Method) -> None:
-        await self._worker.ask_router(
-            verb,
-            {
-                "vhost": channel.connection.vhost.name,
-                "source": method.source,
-                "destination": method.destination,
-                "destination_type": "exchange",
-                "routing_key": method.routing_key,
-                "arguments": arguments,
-            },
-        )
-        if not method.nowait:
+    async def _apply(self, channel: Channel, verb: str, body: dict[str, Any], ok: Method | None) -> None:
+        await self._worker.ask_router(verb, body)
+        if ok is not None:
             channel.send(ok)

@@ -60,7 +60,7 @@ cdef object bad_expiration(bytes expiration):
     elif int(digits[0]) < 0:
         reason = f"{{value_negative,{int(digits[0])}}}"
     elif int(digits[0]) > EXPIRATION_MS_MAX:
-        reason = f"{{value_too_big,{int(digits[0])}}}"
+        reason = f"{{value_too_large,{int(digits[0])}}}"
     else:
         return None
     return PreconditionFailed(f"invalid expiration '{text}': {reason}")
@@ -209,17 +209,17 @@ cdef class Publisher(Ending):
         cdef uint8_t tag
         cdef size_t value_size, at
         self.rewritten = None
+        if view.flags & HAS_REPLY_TO and view.reply_to.size == REPLY_TO_SIZE and memcmp(view.reply_to.data, REPLY_TO, REPLY_TO_SIZE) == 0:
+            if self.reply_name is None:
+                raise PreconditionFailed("fast reply consumer does not exist")
+            at = view.reply_to.data - properties
+            self.rewritten = properties[:at - 1] + bytes([len(self.reply_name)]) + self.reply_name + properties[at + REPLY_TO_SIZE:size]
         if view.flags & HAS_USER_ID:
             self.check_user_id(view.user_id.data[:view.user_id.size])
         if view.flags & HAS_EXPIRATION and not is_expiration(view.expiration.data, view.expiration.size):
             error = bad_expiration(view.expiration.data[:view.expiration.size])
             if error is not None:       # such as "+5" or "0007…": odd, and a number all the same
                 raise error
-        if view.flags & HAS_REPLY_TO and view.reply_to.size == REPLY_TO_SIZE and memcmp(view.reply_to.data, REPLY_TO, REPLY_TO_SIZE) == 0:
-            if self.reply_name is None:
-                raise PreconditionFailed("fast reply consumer does not exist")
-            at = view.reply_to.data - properties
-            self.rewritten = properties[:at - 1] + bytes([len(self.reply_name)]) + self.reply_name + properties[at + REPLY_TO_SIZE:size]
         if view.flags & HAS_HEADERS and (
                 find_in_table(view.headers, view.headers_size, "CC", 2, &tag, &value_size) != NULL
                 or find_in_table(view.headers, view.headers_size, "BCC", 3, &tag, &value_size) != NULL):

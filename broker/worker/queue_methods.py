@@ -49,7 +49,6 @@ class QueueMethods:
 
     def name(self, channel: Channel, method: Method, name: str) -> str:
         """The queue's name; an empty one means the last declared on this channel."""
-        name = without_line_breaks(name)
         if name:
             return name
         if not channel.last_queue:
@@ -150,19 +149,20 @@ class QueueMethods:
         self, channel: Channel, verb: str, method: QueueBind | QueueUnbind, arguments: bytes, ok: Method, nowait: bool
     ) -> Awaitable[None]:
         connection = channel.connection
-        name = self.name(channel, method, method.queue)
+        name = without_line_breaks(self.name(channel, method, method.queue))
+        exchange = without_line_breaks(method.exchange)
         routing_key = method.routing_key
         if not method.queue and not routing_key:
             routing_key = name
-        if not method.exchange:
+        if not exchange:
             raise AccessRefused("operation not permitted on the default exchange", method)
         self._worker.check_permission(connection, "write", "queue", name)
-        self._worker.check_permission(connection, "read", "exchange", method.exchange)
+        self._worker.check_permission(connection, "read", "exchange", exchange)
         if name == reply_to.NAME or name.startswith(reply_to.PREFIX):
             raise AccessRefused("cannot bind or unbind to a volatile (direct reply-to) queue", method)
         body = {
             "vhost": connection.vhost.name,
-            "source": method.exchange,
+            "source": exchange,
             "destination": name,
             "destination_type": "queue",
             "routing_key": routing_key,
@@ -193,7 +193,7 @@ class QueueMethods:
             channel.send(QueuePurgeOk(message_count=count))
 
     def delete(self, channel: Channel, method: QueueDelete, arguments: bytes) -> Awaitable[None] | None:
-        name = self.name(channel, method, method.queue)
+        name = without_line_breaks(self.name(channel, method, method.queue))
         self._worker.check_permission(channel.connection, "configure", "queue", name)
         if name not in channel.connection.vhost.queues:
             # Deleting what is not there succeeds, as in RabbitMQ.
@@ -204,6 +204,8 @@ class QueueMethods:
 
     async def _delete(self, channel: Channel, method: QueueDelete, entry: QueueEntry) -> None:
         await self.settle_order(channel, entry)
+        # Consumers of this very channel hear of the end after the answer, as from RabbitMQ.
+        cancels = self._worker.held_cancels[channel] = []
         try:
             if entry.local is not None:
                 count = await owner.delete(self._worker, entry.local, if_unused=method.if_unused, if_empty=method.if_empty)
@@ -213,8 +215,12 @@ class QueueMethods:
                 )
         except AmqpError as error:
             raise error.caused_by(method) from None
+        finally:
+            del self._worker.held_cancels[channel]
         if not method.nowait:
             channel.send(QueueDeleteOk(message_count=count))
+        for cancel in cancels:
+            channel.send(cancel)
 
 
 def locked(entry: QueueEntry, method: Method) -> ResourceLocked:

@@ -244,13 +244,12 @@ class Session:
         """The client closes. Its exclusive queues are gone before it hears close-ok, as people assume."""
         connection.client_closed()
         if connection.has_exclusive:
-            connection.has_exclusive = False
             return self._close_with_queues(connection)
         connection.send_last(ConnectionCloseOk())
         return None
 
     async def _close_with_queues(self, connection: Connection) -> None:
-        await connection.worker.ask_router("connection_gone", {"owner": connection.owner})
+        await connection.worker.exclusive_gone(connection)
         connection.send_last(ConnectionCloseOk())
 
     def answer_close(self, connection: Connection) -> None:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from leveret.auth.permissions import Kind, Right
     from leveret.queue.queue import Queue
     from leveret.supervisor.child import Child
+    from leveret.worker.channel import Channel
 
 log = logging.getLogger(__name__)
 
@@ -76,6 +77,7 @@ class Worker:
         self.connections: set[Connection] = set()
         self._all_gone = asyncio.Event()  # set by the end of the last connection
         self.alarm_reason = ""
+        self.held_cancels: dict[Channel, list[BasicCancel]] = {}  # of channels that delete a queue: their delete-ok comes first
         self.loaded: asyncio.Future[None] = child.loop.create_future()
         self._snapshot: list[dict[str, Any]] = []
         self._connection_no = 0
@@ -109,11 +111,12 @@ class Worker:
         # Of two workers the one with the higher index dials, so that a pair has one link.
         self._diallers += [self._dial(f"worker-{other}") for other in range(self.index)]
 
-    def spawn(self, work: Coroutine[Any, Any, Any]) -> None:
+    def spawn(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
         """Do it beside everything else; a failure is logged."""
         task = self.child.loop.create_task(work)
         self._tasks.add(task)
         task.add_done_callback(self._spawned_done)
+        return task
 
     def _spawned_done(self, task: asyncio.Task[Any]) -> None:
         self._tasks.discard(task)
@@ -267,7 +270,11 @@ class Worker:
             return
         channel.remove_consumer(subscription)
         if channel.connection.cancel_notify:
-            channel.send(BasicCancel(consumer_tag=subscription.tag.decode(), nowait=True))
+            cancel = BasicCancel(consumer_tag=subscription.tag.decode(), nowait=True)
+            if channel in self.held_cancels:
+                self.held_cancels[channel].append(cancel)
+            else:
+                channel.send(cancel)
 
     def _told_worker_down(self, link: Link, body: Any) -> None:
         self.state.worker_lost(body["index"], True)
@@ -416,8 +423,12 @@ class Worker:
         connection.session.ended(connection, reason)
         self.acceptor.load_changed()
         if connection.has_exclusive:
-            connection.has_exclusive = False
-            self.spawn(self.ask_router("connection_gone", {"owner": connection.owner}))
+            self.exclusive_gone(connection)
+
+    def exclusive_gone(self, connection: Connection) -> asyncio.Task[Any]:
+        """Delete the connection's exclusive queues; done when every worker knows."""
+        connection.has_exclusive = False
+        return self.spawn(self.ask_router("connection_gone", {"owner": connection.owner}))
 
     def check_permission(self, connection: Connection, right: Right, kind: Kind, name: str) -> None:
         """Raise `AccessRefused` unless the connection's user may configure, write or read that resource of its vhost."""

@@ -83,13 +83,13 @@ def test_any_integer_will_do(placement: Placement, priority: int) -> None:
 @pytest.mark.parametrize("value", ["10", True, {"a": 1}], ids=["string", "bool", "table"])
 def test_a_priority_that_is_no_integer_is_406(placement: Placement, value: Any) -> None:
     queue = placement.queue()
-    with pytest.raises(Exception, match=r"PRECONDITION_FAILED - invalid arg 'x-priority' for queue"):
+    with pytest.raises(Exception, match=r"PRECONDITION_FAILED - invalid arg .*x-priority"):
         Inbox(placement.consumer, queue, arguments={"x-priority": value})
 
 
 @pytest.mark.parametrize(("value", "shown"), [("10", "longstr"), (True, "bool"), ({"a": 1}, "table")])
 def test_the_refusal_names_the_type(placement: Placement, value: Any, shown: str) -> None:
     queue = placement.queue()
-    text = f"PRECONDITION_FAILED - invalid arg 'x-priority' for queue '{queue}' in vhost '/': {{unacceptable_type,{shown}}}"
+    text = f"PRECONDITION_FAILED - invalid arg 'x-priority' for queue '{queue}' in vhost '/': \"expected integer, got {shown}\""
     with channel_closed(406, text):
         Inbox(placement.consumer, queue, arguments={"x-priority": value})

@@ -31,8 +31,8 @@ def test_milliseconds_up_to_ten_years_are_taken_and_delivered(placement: Placeme
         ("1.5", '{leftover_string,".5"}'),
         ("1e3", '{leftover_string,"e3"}'),
         ("-1", "{value_negative,-1}"),
-        ("315360000001", "{value_too_big,315360000001}"),
-        ("99999999999999999999", "{value_too_big,99999999999999999999}"),
+        ("315360000001", "{value_too_large,315360000001}"),
+        ("99999999999999999999", "{value_too_large,99999999999999999999}"),
     ],
 )
 @pytest.mark.parametrize("exchange", ["", "amq.direct"])

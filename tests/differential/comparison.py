@@ -31,7 +31,7 @@ class Intended:
 
     def covers(self, operation: str, theirs: list[str], ours: list[str]) -> bool:
         """Whether this entry explains these lines, which only one side has each."""
-        if not self.operation.fullmatch(operation):
+        if not self.operation.fullmatch(operation) and not self.operation.fullmatch(operation.removesuffix(" lingering")):
             return False
         their_matches = [self.rabbitmq.fullmatch(line) for line in theirs]
         our_matches = [self.leveret.fullmatch(line) for line in ours]
@@ -86,7 +86,7 @@ class Verdict:
 def compare(script: Script, theirs: Transcript, ours: Transcript, intended: list[Intended]) -> Verdict:
     """Compare what RabbitMQ and Leveret showed, step by step."""
     verdict = Verdict()
-    operations = [step.operation for step in script.steps] + ["end"]
+    operations = [step.operation + (" lingering" if step.lingers else "") for step in script.steps] + ["end"]
     for number, (operation, their_record, our_record) in enumerate(zip(operations, theirs.records, ours.records, strict=True)):
         verdict.compared = number + 1
         if their_record.streams == our_record.streams:

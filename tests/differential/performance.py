@@ -134,6 +134,7 @@ class Performance:
         self.generated_tags: list[str] = []
         self.reply_address = "amq.rabbitmq.reply-to.nobody"
         self.sent_in_step = 0
+        self.lingers = False
         self._client(PROBE)
 
     # --- arrivals
@@ -183,7 +184,9 @@ class Performance:
         elif isinstance(method, methods.ChannelOpenOk):
             client.channels[number] = _Channel(is_open=True, replies=channel.replies)
         elif isinstance(method, methods.ChannelClose):
-            client.channels[number] = _Channel(is_closing=True, replies=channel.replies)
+            client.channels[number] = _Channel(is_closing=self.lingers, replies=channel.replies)
+            if not self.lingers:
+                client.wire.send_method(number, methods.ChannelCloseOk())
         elif isinstance(method, methods.ChannelCloseOk):
             client.channels[number] = _Channel(replies=channel.replies)
         elif isinstance(method, methods.BasicConsumeOk):
@@ -239,6 +242,7 @@ class Performance:
     def perform(self, step: Step) -> Record:
         """One step, until the broker is quiet again."""
         self.record = Record(str(step))
+        self.lingers = step.lingers
         client = self._client(step.connection, anew=step.ready)
         if step.operation == "drop":
             self._drop(client)
@@ -255,12 +259,23 @@ class Performance:
         if step.operation == "connection.close":
             wait(self._wires(), lambda: client.wire.ended, ANSWER_WITHIN_S)
         self._settle()
+        self._sort_cancels()
         return self.record
+
+    def _sort_cancels(self) -> None:
+        """Which of a channel's consumers hears first that their queue is gone means nothing."""
+        for lines in self.record.streams.values():
+            cancels = sorted(line for line in lines if line.startswith("BasicCancel("))
+            if len(cancels) > 1:
+                lines[:] = [cancels.pop(0) if line.startswith("BasicCancel(") else line for line in lines]
 
     def _expects_close_or_open(self, channel: _Channel, step: Step) -> bool:
         """Whether nothing more may be asked on the channel before the answer has come."""
         if step.operation == "channel.close":
             return channel.is_open or channel.is_closing
+        if step.operation in ("channel.flow", "tx.commit"):
+            # The one's answer would be taken for a probe's; while RabbitMQ commits, it suffers nothing else on the channel.
+            return channel.is_open
         return step.operation in ("channel.open", "connection.close") and not channel.is_closing
 
     def _prepare(self, client: _Client, channel: _Channel, step: Step) -> None:
@@ -286,7 +301,7 @@ class Performance:
             self.sent_in_step = int(fields.get("count", 1))
             channel.published += self.sent_in_step if channel.confirming and step.operation == "publish" else 0
         elif step.operation == "queue.declare" and not fields.get("passive") and fields.get("queue"):
-            name = self._value(channel, fields["queue"])
+            name = str(self._value(channel, fields["queue"])).replace("\r", "").replace("\n", "")
             self.queues.setdefault(name, client.letter if fields.get("exclusive") else PROBE)
 
     def _encoded(self, client: _Client, channel: _Channel, step: Step) -> bytes:
@@ -529,23 +544,18 @@ class Performance:
 
     def finish(self, script: Script) -> Record:
         """Close all connections, take out what the queues still hold, and delete everything the script has made."""
-        self.record = Record("what is left in the queues")
-        for letter, client in self.clients.items():
-            if letter != PROBE and client.is_usable:
+        for letter, client in sorted(self.clients.items()):
+            if letter == PROBE:
+                continue
+            self.record = Record("closing")
+            if client.is_usable:
+                # One after the other: what comes back from this one may go to a consumer of the next.
                 client.wire.send_method(0, methods.ConnectionClose(reply_code=200, reply_text="bye"))
-        clients = [client for letter, client in self.clients.items() if letter != PROBE]
-        quiet = Record("closing")
-        self.record, kept = quiet, self.record
-        wait(self._wires(), lambda: all(client.wire.ended for client in clients), ANSWER_WITHIN_S)
-        for client in clients:
+                wait(self._wires(), lambda client=client: client.wire.ended, ANSWER_WITHIN_S)
             client.wire.close()
-        self.record = quiet
-        lines, before = self._look_at_queues(), None
-        while lines != before:
-            lines, before = self._look_at_queues(), lines
-        self.record = kept
-        for line in lines:
-            self.record.add("queues", line)
+            self._settle()
+        self.record, closed = Record("what is left in the queues"), self.record
+        self.record.streams["queues"] = closed.streams.get("queues", [])
         self._empty()
         self._delete(script)
         return self.record

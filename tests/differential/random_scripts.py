@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 from leveret.codec.properties import ContentHeader, Properties
@@ -56,6 +57,7 @@ MATCHES: tuple[dict[str, Any], ...] = (
     {},
 )
 RESERVED_LONG = "q" + "u" * 254
+BROKEN_NAME = "q\r\n5"
 
 
 class _Maker:
@@ -129,7 +131,7 @@ class _Maker:
             return self.random.choice(list(self.queues))
         if dice < 0.92:
             return self.random.choice(QUEUES)
-        return self.random.choice(("", "", Generated(0), Generated(self.random.randrange(3)), "amq.nothing", "Warteschlange ü"))
+        return self.random.choice(("", "", Generated(0), Generated(self.random.randrange(3)), "amq.nothing", BROKEN_NAME))
 
     def exchange(self, *, existing: float = 0.6) -> str:
         dice = self.random.random()
@@ -147,7 +149,7 @@ class _Maker:
         if dice < 0.1:
             name = ""
         elif dice < 0.13:
-            name = self.random.choice(("amq.mine", "amq.", "amq", "with\r\nbreaks", RESERVED_LONG, "Warteschlange ü", Generated(0)))
+            name = self.random.choice(("amq.mine", "amq.", "amq", BROKEN_NAME, RESERVED_LONG, "Warteschlange ü", Generated(0)))
         if name in self.queues and self.chance(0.7):
             fields = dict(self.queues[name])  # equal redeclare, or nearly
             if self.chance(0.3):
@@ -287,7 +289,7 @@ class _Maker:
         if properties := self.properties():
             fields["properties"] = properties
         if body["body"] and self.chance(0.1):
-            fields["split"] = [1, body.get("size", 2) // 3]
+            fields["split"] = [1, min(body.get("size", 2) // 3, 4000)]
         if body.get("size", 0) < 100 and self.chance(0.25):
             fields["count"] = self.random.randrange(2, 6)
         return self.step("publish", **fields, **body)
@@ -444,8 +446,11 @@ class _Maker:
             owner = self.queue_owner.get(str(step.arguments.get("queue")))
             if owner and self.chance(0.8):
                 step = Step(owner, step.channel, step.operation, step.arguments)  # its own connection may touch it
-            if self.chance(0.02) and step.ready and step.channel and step.operation != "channel.open":
-                step = Step(step.connection, step.channel, step.operation, step.arguments, ready=False)
+            if step.ready and step.channel and step.operation != "channel.open":
+                if self.chance(0.02):
+                    step = replace(step, ready=False)
+                elif self.chance(0.05):
+                    step = replace(step, lingers=True)
             steps.append(step)
         return Script(f"seed {seed}", tuple(steps))
 

@@ -12,7 +12,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-OWN_NAME = re.compile(r"[qx]\d+")
+OWN_NAME = re.compile(r"[qx]\s*\d+")
 
 
 @dataclass(frozen=True)
@@ -55,6 +55,7 @@ class Step:
     frames), `raw` (`frames`: a list of type and payload), `drop` (the socket closes without a word).
     ready: what the step needs is made good before it: a closed connection is opened anew, a closed channel too. Otherwise it is sent as
     things stand: to a channel that was never opened, or that the server has closed and that still waits for close-ok.
+    lingers: should the server close the channel in this step, its close-ok is not sent before the next step that needs the channel.
     """
 
     connection: str
@@ -62,10 +63,12 @@ class Step:
     operation: str
     arguments: dict[str, Any] = field(default_factory=dict)
     ready: bool = True
+    lingers: bool = False
 
     def __str__(self) -> str:
+        marks = ("" if self.ready else "  [as things stand]") + ("  [lingers]" if self.lingers else "")
         fields = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-        return f"{self.connection}.{self.channel} {self.operation}({fields}){'' if self.ready else '  [as things stand]'}"
+        return f"{self.connection}.{self.channel} {self.operation}({fields}){marks}"
 
 
 @dataclass(frozen=True)
