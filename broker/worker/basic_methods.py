@@ -99,13 +99,13 @@ class BasicMethods:
 
     def _consume_replies(self, channel: Channel, method: BasicConsume) -> None:
         """A consumer of direct replies: no queue, no acks, one to a channel."""
-        if channel.reply_consumer is not None:
-            raise PreconditionFailed("reply consumer already set", method)
-        if not method.no_ack:
-            raise PreconditionFailed("reply consumer cannot acknowledge", method)
         tag = (method.consumer_tag or generated_tag()).encode()
         if tag in channel.consumers:
             raise NotAllowed(f"attempt to reuse consumer tag '{tag.decode()}'", method)
+        if not method.no_ack:
+            raise PreconditionFailed("reply consumer cannot acknowledge", method)
+        if channel.reply_consumer is not None:
+            raise PreconditionFailed("reply consumer already set", method)
         subscription = Subscription(channel, tag, queue_id=0, queue_name=reply_to.NAME, no_ack=True, replies=True)
         channel.set_reply_consumer(subscription)
         self._begin(channel, method, subscription)

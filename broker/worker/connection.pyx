@@ -91,7 +91,7 @@ cdef const uint8_t* PROTOCOL_HEADER_0_9 = b"AMQP\x01\x01\x00\x09"
 
 
 cdef bytes arguments_of(uint32_t kind, const uint8_t* payload, size_t size):
-    """The field table that ends a declare, (un)bind or consume, as the client's own bytes: refusals and redeclares look at its wire types."""
+    """The field table that ends a declare, (un)bind or consume, as the client's own bytes: refusals and redeclares mind its wire types."""
     cdef size_t at = 6              # class, method, reserved
     cdef int names
     if kind == METHOD_QUEUE_DECLARE:

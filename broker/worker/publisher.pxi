@@ -49,6 +49,9 @@ cdef bint is_expiration(const uint8_t* text, size_t size) noexcept nogil:
     return value <= <uint64_t>315360000000ULL
 
 
+BAD_EXPIRATION_SIZE = len("invalid expiration '': ")
+
+
 cdef object bad_expiration(bytes expiration):
     """The PreconditionFailed, in RabbitMQ's words."""
     text = expiration.decode("utf-8", "replace")
@@ -61,6 +64,8 @@ cdef object bad_expiration(bytes expiration):
         reason = f"{{value_negative,{int(digits[0])}}}"
     elif int(digits[0]) > EXPIRATION_MS_MAX:
         reason = f"{{value_too_large,{int(digits[0])}}}"
+        if BAD_EXPIRATION_SIZE + len(text) + len(reason) > 80:      # Erlang folds what it prints at 80 columns
+            reason = reason.replace(",", ",\n" + " " * (BAD_EXPIRATION_SIZE + len(text) + 1))
     else:
         return None
     return PreconditionFailed(f"invalid expiration '{text}': {reason}")

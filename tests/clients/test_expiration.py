@@ -30,9 +30,10 @@ def test_milliseconds_up_to_ten_years_are_taken_and_delivered(placement: Placeme
         ("100ms", '{leftover_string,"ms"}'),
         ("1.5", '{leftover_string,".5"}'),
         ("1e3", '{leftover_string,"e3"}'),
+        ("315360000000000000", "{value_too_large,315360000000000000}"),
         ("-1", "{value_negative,-1}"),
         ("315360000001", "{value_too_large,315360000001}"),
-        ("99999999999999999999", "{value_too_large,99999999999999999999}"),
+        ("99999999999999999999", "{value_too_large,\n" + 44 * " " + "99999999999999999999}"),
     ],
 )
 @pytest.mark.parametrize("exchange", ["", "amq.direct"])

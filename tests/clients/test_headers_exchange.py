@@ -74,12 +74,12 @@ def test_a_void_header_is_no_value(placement: Placement) -> None:
 @pytest.mark.parametrize(
     ("wanted", "others"),
     [
-        (1, ["1", True, 2, 2**40]),
+        (1, ["1", True, 2, 2**40, b"1", decimal.Decimal(1)]),
         ("1", [1, b"1x", "01", ""]),
         (True, [1, "true", False]),
         (2**40, [2**40 + 1, str(2**40)]),
         (decimal.Decimal("1.5"), ["1.5", decimal.Decimal("2.5")]),
-        (datetime(2024, 1, 1, tzinfo=UTC), [1704067200, datetime(2024, 1, 2, tzinfo=UTC)]),
+        (datetime(2024, 1, 1, tzinfo=UTC), ["2024-01-01", datetime(2024, 1, 2, tzinfo=UTC)]),
         ({"x": 1}, [{"x": 2}, {}, "x"]),
         ([1, "a"], [[1], ["a", 1], 1]),
         ("", ["a", 0, None]),
@@ -111,6 +111,14 @@ def test_unbinding_takes_the_very_arguments_away(placement: Placement) -> None:
         placement.publisher.basic_publish(exchange, "", str(value).encode(), pika.BasicProperties(headers={"a": value}))
     assert placement.consumer.basic_get(queue, auto_ack=True)[2] == b"2"
     assert placement.consumer.basic_get(queue)[0] is None
+
+
+def test_the_width_of_a_number_makes_no_difference(placement: Placement) -> None:
+    """A client packs 1 as one octet, another as eight; a timestamp is a number of seconds."""
+    stamp = datetime(2024, 1, 1, tzinfo=UTC)
+    assert matches(placement, {"a": 1704067200, "x-match": "any"}, {"a": stamp}, {"a": 1704067201}) == [True, False]
+    assert matches(placement, {"a": pika.compat.long(5)}, {"a": 5}, {"a": pika.compat.long(5)}) == [True, True]
+    assert matches(placement, {"a": b"bytes"}, {"a": "bytes"}) == [True]
 
 
 @pytest.mark.parametrize("name", ["amq.headers", "amq.match"])

@@ -1,16 +1,18 @@
 """The headers exchange: a binding's arguments are compared with the message's headers, the routing key says nothing.
 
-`x-match` in the arguments: `all` (the default) or `any` of the others must be there with the same type and value; an argument without
-value (void) asks for presence only. Names that begin with `x-` are not compared, unless it is `all-with-x` or `any-with-x`. The headers
-are read once per message, where they lie, and only those that some binding asks for are noted; then each binding is a few comparisons of
-bytes.
+`x-match` in the arguments: `all` (the default) or `any` of the others must be there with the same value; an argument without value (void)
+asks for presence only. As in RabbitMQ a value counts, not the width in which a client packs it: all integers and timestamps compare as
+numbers, with floats too, and so do long strings and byte arrays as bytes. Everything else wants the same type. Names that begin with `x-`
+are not compared, unless it is `all-with-x` or `any-with-x`. The headers are read once per message, where they lie, and only those that
+some binding asks for are noted; then each binding is a few comparisons of bytes.
 """
 
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.math cimport floor
+from libc.stdint cimport int8_t, int16_t, int32_t, int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport calloc, free, realloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
-from leveret.codec.wire cimport Cursor, cursor_left, cursor_take, cursor_u8, cursor_u16, cursor_u32, load_u32
+from leveret.codec.wire cimport Cursor, cursor_left, cursor_take, cursor_u8, cursor_u16, cursor_u32, load_u16, load_u32, load_u64
 from leveret.lookup.byte_map cimport byte_map_find, byte_map_free, byte_map_remove, byte_map_set
 from leveret.router.exchanges.exchange cimport Destinations, Exchange, Subject
 
@@ -26,8 +28,74 @@ cdef enum:
 MATCHES = {"all": (False, False), "any": (True, False), "all-with-x": (False, True), "any-with-x": (True, True)}
 
 
-cdef inline uint8_t same_tag(uint8_t tag) noexcept nogil:
-    return c"l" if tag == c"L" else tag     # two letters for the same type
+cdef enum Kind:
+    OTHER           # compared byte by byte, with its type
+    INTEGER
+    LARGE           # an unsigned integer beyond the signed ones
+    FLOAT
+    BYTES
+
+
+cdef Kind read_value(uint8_t tag, const uint8_t* at, int64_t* integer, double* number) noexcept nogil:
+    """The kind of a field value, and what it is if that is a number. The value has been checked by `value_size`."""
+    cdef uint64_t bits64
+    cdef uint32_t bits32
+    cdef float single
+    if tag == c"S" or tag == c"x":
+        return BYTES
+    if tag == c"b":
+        integer[0] = <int8_t>at[0]
+    elif tag == c"B":
+        integer[0] = at[0]
+    elif tag == c"s":
+        integer[0] = <int16_t>load_u16(at)
+    elif tag == c"u":
+        integer[0] = load_u16(at)
+    elif tag == c"I":
+        integer[0] = <int32_t>load_u32(at)
+    elif tag == c"i":
+        integer[0] = load_u32(at)
+    elif tag == c"l" or tag == c"L" or tag == c"T":
+        integer[0] = <int64_t>load_u64(at)
+        if tag == c"T" and integer[0] < 0:
+            return LARGE
+    elif tag == c"f":
+        bits32 = load_u32(at)
+        memcpy(&single, &bits32, 4)
+        number[0] = single
+        return FLOAT
+    elif tag == c"d":
+        bits64 = load_u64(at)
+        memcpy(number, &bits64, 8)
+        return FLOAT
+    else:
+        return OTHER
+    return INTEGER
+
+
+cdef inline bint same_number(int64_t integer, double number) noexcept nogil:
+    """Exactly: a double beyond 2 ** 53 is some integer, and only that one."""
+    return -9.223372036854775808e18 <= number < 9.223372036854775808e18 and number == floor(number) and <int64_t>number == integer
+
+
+cdef bint same_value(uint8_t tag, const uint8_t* value, size_t size, uint8_t other_tag, const uint8_t* other,
+                     size_t other_size) noexcept nogil:
+    cdef int64_t integer = 0, other_integer = 0
+    cdef double number = 0, other_number = 0
+    cdef Kind kind, other_kind
+    if tag == other_tag and size == other_size and memcmp(value, other, size) == 0:
+        return True
+    kind = read_value(tag, value, &integer, &number)
+    other_kind = read_value(other_tag, other, &other_integer, &other_number)
+    if kind == INTEGER and other_kind == INTEGER:
+        return integer == other_integer
+    if kind == FLOAT and other_kind == FLOAT:
+        return number == other_number
+    if kind == INTEGER and other_kind == FLOAT:
+        return same_number(integer, other_number)
+    if kind == FLOAT and other_kind == INTEGER:
+        return same_number(other_integer, number)
+    return kind == BYTES and other_kind == BYTES and size == other_size and memcmp(value, other, size) == 0
 
 
 cdef inline Py_ssize_t value_size(uint8_t tag, const uint8_t* at, size_t left) noexcept nogil:
@@ -127,7 +195,7 @@ cdef class HeadersExchange(Exchange):
             value = encode_table({name: arguments[name]})[4 + 1 + len(encoded_name):]
             rule.encoded.append(value)
             rule.wanted[rule.wanted_count].name = self.name_number(encoded_name)
-            rule.wanted[rule.wanted_count].tag = 0 if value[0] == c"V" else same_tag(value[0])
+            rule.wanted[rule.wanted_count].tag = 0 if value[0] == c"V" else value[0]
             rule.wanted[rule.wanted_count].value = <const uint8_t*>value + 1
             rule.wanted[rule.wanted_count].value_size = len(value) - 1
             rule.wanted_count += 1
@@ -199,7 +267,7 @@ cdef class HeadersExchange(Exchange):
                 header = &self.headers[<uint32_t>found[0]]
                 if header.seen != self.current_match:   # of two with the same name the first counts
                     header.seen = self.current_match
-                    header.tag = same_tag(tag)
+                    header.tag = tag
                     header.value = value
                     header.value_size = taken
         return 0
@@ -214,11 +282,7 @@ cdef class HeadersExchange(Exchange):
             header = &self.headers[wanted.name]
             same = header.seen == self.current_match and (
                 wanted.tag == 0
-                or (
-                    wanted.tag == header.tag
-                    and wanted.value_size == header.value_size
-                    and memcmp(wanted.value, header.value, wanted.value_size) == 0
-                )
+                or same_value(wanted.tag, wanted.value, wanted.value_size, header.tag, header.value, header.value_size)
             )
             if same == rule.any:
                 return rule.any
