@@ -12,9 +12,8 @@ import os
 import re
 import subprocess
 import uuid
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import pytest
@@ -26,13 +25,14 @@ REGISTERED = re.compile(r"^\s*(?:var _ = )?feature\(?\s*[\"']([^\"']+)[\"']", re
 HELD = re.compile(r"^(\d+) checks held$", re.MULTILINE)
 
 
-def features(sources: Iterable[Path], *, needs: Mapping[str, str] = MappingProxyType({}), apart: Sequence[str] = ()) -> list[Any]:
-    """The registered features as pytest parameters, those `apart` left out. `needs` maps some to their entry in tests/pending.py."""
+def features(sources: Iterable[Path], *, beyond_peer: Collection[str] = (), apart: Collection[str] = ()) -> list[Any]:
+    """The registered features as pytest parameters, those `apart` left out; those `beyond_peer` are not run against RabbitMQ."""
     names = [name for source in sorted(sources) for name in REGISTERED.findall(source.read_text())]
     assert names, "no features found"
     assert len(names) == len(set(names)), f"registered twice: {sorted(name for name in names if names.count(name) > 1)}"
-    assert set(needs) | set(apart) <= set(names), f"no such features: {(set(needs) | set(apart)) - set(names)}"
-    return [pytest.param(name, marks=[pytest.mark.needs(needs[name])] if name in needs else []) for name in names if name not in apart]
+    assert {*beyond_peer, *apart} <= set(names), f"no such features: {({*beyond_peer, *apart}) - set(names)}"
+    beyond = pytest.mark.not_on_peer("RabbitMQ refuses it, or 3.10 says it otherwise")
+    return [pytest.param(name, marks=[beyond] if name in beyond_peer else []) for name in names if name not in apart]
 
 
 def start(command: Sequence[str], feature: str, broker: Broker, **environment: str) -> subprocess.Popen[str]:

@@ -21,6 +21,15 @@ SOURCES = sorted((Path(__file__).parent / "go").glob("*.go"))
 LIBRARIES = {"amqp091": "github.com/rabbitmq/amqp091-go", "streadway": "github.com/streadway/amqp"}
 ONLY_AMQP091 = Path(__file__).parent / "go" / "amqp091.go"
 BLOCKED, SHUTDOWN = "connection notify blocked", "connection is told of a shutdown"
+BEYOND_PEER = [
+    "flow pauses deliveries",
+    "flow of one channel leaves the others",
+    "qos size",
+    "recover to the consumer",
+    "immediate is returned without a consumer",
+    "immediate is delivered to a consumer",
+    "exchange declare is refused",
+]
 MIB = 1024 * 1024
 
 pytestmark = pytest.mark.timeout(300)  # the first test compiles
@@ -40,7 +49,9 @@ def program(request: pytest.FixtureRequest) -> list[str]:
     return build(request.param)
 
 
-@pytest.mark.parametrize("feature", feature_program.features(set(SOURCES) - {ONLY_AMQP091}, apart=[BLOCKED, SHUTDOWN]))
+@pytest.mark.parametrize(
+    "feature", feature_program.features(set(SOURCES) - {ONLY_AMQP091}, beyond_peer=BEYOND_PEER, apart=[BLOCKED, SHUTDOWN])
+)
 def test_feature(program: list[str], broker: Broker, feature: str) -> None:
     feature_program.run(program, feature, broker)
 

@@ -20,6 +20,6 @@ def test_amqplib(broker: Broker, feature: str) -> None:
     feature_program.run(["node", str(PROGRAMS / "amqplib.js")], feature, broker, **node_environment())
 
 
-@pytest.mark.parametrize("feature", feature_program.features([PROGRAMS / "cloudamqp.js"]))
+@pytest.mark.parametrize("feature", feature_program.features([PROGRAMS / "cloudamqp.js"], beyond_peer=["flow", "confirms and returns"]))
 def test_cloudamqp(broker: Broker, feature: str) -> None:
     feature_program.run(["node", str(PROGRAMS / "cloudamqp.js")], feature, broker, **node_environment())

@@ -26,7 +26,7 @@ var _ = feature("publish with a deferred confirm", func(c *check) {
 	c.equal("next number", channel.GetNextPublishSeqNo(), uint64(4))
 	c.that("first acked", first.Wait())
 	c.that("second acked", second.Wait())
-	c.equal("ready", c.ready(channel, queue), 3)
+	c.awaitReady("ready", channel, queue, 3)
 	c.must(channel.Close())
 	c.that("closed", channel.IsClosed())
 })

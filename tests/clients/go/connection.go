@@ -112,8 +112,8 @@ var _ = feature("channels are apart", func(c *check) {
 	queue := c.queue(sound)
 	_, err := broken.QueueInspect(c.name("nowhere"))
 	c.that("refused", err != nil)
-	c.equal("the other channel goes on", c.ready(sound, queue), 0)
-	c.equal("and a new one takes the number", c.ready(c.channelOf(connection), queue), 0)
+	c.awaitReady("the other channel goes on", sound, queue, 0)
+	c.awaitReady("and a new one takes the number", c.channelOf(connection), queue, 0)
 })
 
 // Run by a test that gives the broker little memory. The two listeners hear the same; publishing waits, and goes on by itself.

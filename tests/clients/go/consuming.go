@@ -16,7 +16,7 @@ var _ = feature("consume with automatic acks", func(c *check) {
 		c.equal("body", string(delivery.Body), body)
 	}
 	c.must(channel.Close())
-	c.equal("nothing comes back", c.ready(c.channel(), queue), 0)
+	c.awaitReady("nothing comes back", c.channel(), queue, 0)
 })
 
 var _ = feature("consume without an answer", func(c *check) {
@@ -65,7 +65,7 @@ func settled(c *check) (*amqp.Channel, string) {
 	c.publish(channel, "", queue, "1", "2", "3", "4")
 	c.equal("held", bodies(c, deliveries, 4), "1 2 3 4")
 	c.must(channel.Cancel("holder", false))
-	c.equal("none is ready", c.ready(channel, queue), 0)
+	c.awaitReady("none is ready", channel, queue, 0)
 	return channel, queue
 }
 
@@ -98,7 +98,7 @@ var _ = feature("nack", func(c *check) {
 	c.equal("three are thrown away", left(c, channel, queue), "4")
 	channel, queue = settled(c)
 	c.must(channel.Nack(2, true, true))
-	c.equal("two are ready again", c.ready(channel, queue), 2)
+	c.awaitReady("two are ready again", channel, queue, 2)
 	c.equal("in their old place", left(c, channel, queue), "1 2 3 4")
 })
 
@@ -106,7 +106,7 @@ var _ = feature("reject", func(c *check) {
 	channel, queue := settled(c)
 	c.must(channel.Reject(1, false))
 	c.must(channel.Reject(4, true))
-	c.equal("one is ready again", c.ready(channel, queue), 1)
+	c.awaitReady("one is ready again", channel, queue, 1)
 	delivery, ok, err := channel.Get(queue, true)
 	c.must(err)
 	c.equal("redelivered", []any{ok, string(delivery.Body), delivery.Redelivered}, []any{true, "4", true})
@@ -134,13 +134,14 @@ var _ = feature("cancel", func(c *check) {
 	c.must(channel.Cancel("mine", false))
 	awaitClosed(c, "the deliveries", deliveries)
 	c.publish(channel, "", queue, "stays")
-	c.equal("nobody takes it", c.ready(channel, queue), 1)
+	c.awaitReady("nobody takes it", channel, queue, 1)
 	c.must(channel.Cancel("never heard of", false))
-	_, err = channel.Consume(queue, "mine", true, false, false, false, nil)
+	deliveries, err = channel.Consume(queue, "mine", true, false, false, false, nil)
 	c.must(err)
+	c.equal("delivered after all", bodies(c, deliveries, 1), "stays")
 	c.must(channel.Cancel("mine", true))
 	c.publish(channel, "", queue, "stays too")
-	c.that("and without an answer", c.ready(channel, queue) >= 1)
+	c.awaitReady("and without an answer", channel, queue, 1)
 })
 
 var _ = feature("notify cancel", func(c *check) {
@@ -170,7 +171,7 @@ var _ = feature("get", func(c *check) {
 	delivery, _, err = channel.Get(queue, true)
 	c.must(err)
 	c.equal("again", []any{string(delivery.Body), delivery.Redelivered, delivery.MessageCount}, []any{"1", true, uint32(2)})
-	c.equal("the rest", c.ready(channel, queue), 2)
+	c.awaitReady("the rest", channel, queue, 2)
 	missing := c.name("nowhere")
 	_, _, err = channel.Get(missing, true)
 	c.refused(err, 404, "NOT_FOUND - no queue '"+missing+"' in vhost '/'")

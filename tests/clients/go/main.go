@@ -139,6 +139,15 @@ func (c *check) ready(channel *amqp.Channel, queue string) int {
 	return state.Messages
 }
 
+// awaitReady looks until that many messages wait in the queue: a broker need not have put away what it has only just been sent.
+func (c *check) awaitReady(what string, channel *amqp.Channel, queue string, want int) {
+	got := c.ready(channel, queue)
+	for late := time.Now().Add(within); got != want && time.Now().Before(late); got = c.ready(channel, queue) {
+		time.Sleep(time.Millisecond)
+	}
+	c.equal(what, got, want)
+}
+
 func (c *check) publish(channel *amqp.Channel, exchange, key string, bodies ...string) {
 	for _, body := range bodies {
 		c.must(channel.Publish(exchange, key, false, false, amqp.Publishing{Body: []byte(body)}))

@@ -50,7 +50,7 @@ var _ = feature("confirm", func(c *check) {
 		c.equal("acked", await(c, "an ack", ack), tag)
 	}
 	none(c, "a nack", nack)
-	c.equal("what is confirmed is there", c.ready(channel, queue), 50)
+	c.awaitReady("what is confirmed is there", channel, queue, 50)
 })
 
 var _ = feature("mandatory is returned", func(c *check) {
@@ -98,7 +98,7 @@ var _ = feature("immediate is returned without a consumer", func(c *check) {
 	c.equal("reply", []any{back.ReplyCode, back.ReplyText, back.Exchange, back.RoutingKey}, []any{uint16(313), "NO_CONSUMERS", "", queue})
 	c.equal("content", string(back.Body), "now or never")
 	c.that("acked", await(c, "the confirm", confirmed).Ack)
-	c.equal("the queue has nothing of it", c.ready(channel, queue), 0)
+	c.awaitReady("the queue has nothing of it", channel, queue, 0)
 })
 
 var _ = feature("immediate is delivered to a consumer", func(c *check) {

@@ -1,6 +1,8 @@
 package main
 
 import (
+	"time"
+
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
@@ -90,14 +92,14 @@ var _ = feature("exchange bind", func(c *check) {
 	c.publish(channel, source, "a.b", "once")
 	c.publish(channel, source, "a.c", "stops in the middle")
 	c.publish(channel, source, "b.b", "goes nowhere")
-	c.equal("routed once", c.ready(channel, queue), 1)
+	c.awaitReady("routed once", channel, queue, 1)
 	c.must(channel.ExchangeUnbind(middle, "a.*", source, false, nil))
 	c.publish(channel, source, "a.b", "no longer")
-	c.equal("not routed", c.ready(channel, queue), 1)
+	c.awaitReady("not routed", channel, queue, 1)
 	c.must(channel.ExchangeBind(middle, "a.*", source, true, nil))
 	c.must(channel.ExchangeUnbind(middle, "a.*", source, true, nil))
 	c.publish(channel, source, "a.b", "no longer")
-	c.equal("not routed", c.ready(channel, queue), 1)
+	c.awaitReady("not routed", channel, queue, 1)
 	missing := c.name("nowhere")
 	c.refused(channel.ExchangeBind(missing, "", source, false, nil), 404, "NOT_FOUND - no exchange '"+missing+"' in vhost '/'")
 })
@@ -124,6 +126,7 @@ var _ = feature("queue declare", func(c *check) {
 	c.must(err)
 	c.equal("a new queue", state, amqp.Queue{Name: named})
 	c.publish(channel, "", named, "1", "2")
+	c.awaitReady("published", channel, named, 2)
 	state, err = channel.QueueDeclare(named, false, false, false, false, nil)
 	c.must(err)
 	c.equal("declared again", state, amqp.Queue{Name: named, Messages: 2})
@@ -135,15 +138,18 @@ var _ = feature("queue declare", func(c *check) {
 	nowait := c.name("q")
 	_, err = channel.QueueDeclare(nowait, false, true, false, true, nil)
 	c.must(err)
-	c.equal("without an answer", c.ready(channel, nowait), 0)
+	c.awaitReady("without an answer", channel, nowait, 0)
 	c.consume(channel, nowait, true)
 	state, err = channel.QueueInspect(nowait)
 	c.must(err)
 	c.equal("consumers", state.Consumers, 1)
 	c.must(channel.Close())
-	again := c.channel()
-	err = inspect(again, nowait)
-	c.refused(err, 404, "NOT_FOUND - no queue '"+nowait+"' in vhost '/'") // it went with its last consumer
+	// It goes with its last consumer, and nobody is told when.
+	var gone error
+	for late := time.Now().Add(within); gone == nil && time.Now().Before(late); {
+		gone = inspect(c.channel(), nowait)
+	}
+	c.refused(gone, 404, "NOT_FOUND - no queue '"+nowait+"' in vhost '/'")
 })
 
 func inspect(channel *amqp.Channel, queue string) error {
@@ -171,7 +177,7 @@ var _ = feature("queue declare passively and inspect", func(c *check) {
 	channel := c.channel()
 	queue := c.queue(channel)
 	c.publish(channel, "", queue, "1", "2", "3")
-	c.consume(c.channel(), c.queue(channel), true)
+	c.awaitReady("published", channel, queue, 3)
 	passive, err := channel.QueueDeclarePassive(queue, false, true, false, false, nil) // passive looks at the name alone
 	c.must(err)
 	c.equal("passively", passive, amqp.Queue{Name: queue, Messages: 3})
@@ -191,11 +197,11 @@ var _ = feature("queue bind", func(c *check) {
 	c.publish(channel, exchange, "k", "1")
 	c.publish(channel, exchange, "nowait", "2")
 	c.publish(channel, exchange, "other", "lost")
-	c.equal("routed", c.ready(channel, queue), 2)
+	c.awaitReady("routed", channel, queue, 2)
 	c.must(channel.QueueUnbind(queue, "k", exchange, nil))
 	c.must(channel.QueueUnbind(queue, "k", exchange, nil)) // of one that is gone: nothing happens
 	c.publish(channel, exchange, "k", "lost")
-	c.equal("no longer", c.ready(channel, queue), 2)
+	c.awaitReady("no longer", channel, queue, 2)
 	missing := c.name("nowhere")
 	c.refused(c.channel().QueueBind(missing, "k", exchange, false, nil), 404, "NOT_FOUND - no queue '"+missing+"' in vhost '/'")
 	c.refused(c.channel().QueueBind(queue, "k", missing, false, nil), 404, "NOT_FOUND - no exchange '"+missing+"' in vhost '/'")
@@ -211,14 +217,15 @@ var _ = feature("queue bind by headers", func(c *check) {
 	for _, headers := range []amqp.Table{{"size": int32(1), "colour": "red"}, {"size": int32(1)}, {"size": int32(2)}, nil} {
 		c.must(channel.Publish(exchange, "", false, false, amqp.Publishing{Headers: headers}))
 	}
-	c.equal("all", c.ready(channel, all), 1)
-	c.equal("any", c.ready(channel, any), 2)
+	c.awaitReady("all", channel, all, 1)
+	c.awaitReady("any", channel, any, 2)
 })
 
 var _ = feature("queue purge", func(c *check) {
 	channel := c.channel()
 	queue := c.queue(channel)
 	c.publish(channel, "", queue, "held", "1", "2", "3")
+	c.awaitReady("published", channel, queue, 4)
 	_, _, err := channel.Get(queue, false)
 	c.must(err)
 	purged, err := channel.QueuePurge(queue, false)
@@ -228,7 +235,7 @@ var _ = feature("queue purge", func(c *check) {
 	purged, err = channel.QueuePurge(queue, true)
 	c.must(err)
 	c.equal("without an answer", purged, 0)
-	c.equal("empty", c.ready(channel, queue), 0)
+	c.awaitReady("empty", channel, queue, 0)
 	c.equal("what was held stays", left(c, channel, queue), "held")
 	missing := c.name("nowhere")
 	_, err = c.channel().QueuePurge(missing, false)
@@ -244,6 +251,7 @@ var _ = feature("queue delete", func(c *check) {
 	c.refused(err, 406, "PRECONDITION_FAILED - queue '"+queue+"' in vhost '/' in use")
 	c.must(consumer.Close())
 	c.publish(channel, "", queue, "1", "2")
+	c.awaitReady("published", channel, queue, 2)
 	_, err = c.channel().QueueDelete(queue, false, true, false)
 	c.refused(err, 406, "PRECONDITION_FAILED - queue '"+queue+"' in vhost '/' not empty")
 	count, err := channel.QueueDelete(queue, true, false, false)
@@ -265,7 +273,7 @@ var _ = feature("copies go to CC and BCC", func(c *check) {
 		"CC": []interface{}{cc, to}, "BCC": []interface{}{bcc}, "kept": "yes",
 	}}))
 	for _, queue := range []string{to, cc, bcc} {
-		c.equal("one copy each", c.ready(channel, queue), 1)
+		c.awaitReady("one copy each", channel, queue, 1)
 		delivery, _, err := channel.Get(queue, true)
 		c.must(err)
 		c.equal("BCC is not told", delivery.Headers, amqp.Table{"CC": []interface{}{cc, to}, "kept": "yes"})

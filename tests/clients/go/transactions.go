@@ -9,9 +9,9 @@ var _ = feature("tx commit", func(c *check) {
 	queue := c.queue(other)
 	c.must(channel.Tx())
 	c.publish(channel, "", queue, "1", "2")
-	c.equal("nobody sees them yet", c.ready(channel, queue), 0)
+	c.awaitReady("nobody sees them yet", channel, queue, 0)
 	c.must(channel.TxCommit())
-	c.equal("all are there", c.ready(other, queue), 2)
+	c.awaitReady("all are there", other, queue, 2)
 	c.must(channel.TxCommit()) // an empty one
 	c.publish(channel, "", queue, "3")
 	c.must(channel.TxCommit())
@@ -29,14 +29,14 @@ var _ = feature("tx rollback", func(c *check) {
 	c.publish(channel, "", queue, "lost with the channel")
 	c.must(channel.Close())
 	c.equal("only what was committed", bodies(c, c.consume(other, queue, true), 1), "kept")
-	c.equal("no more", c.ready(other, queue), 0)
+	c.awaitReady("no more", other, queue, 0)
 })
 
 var _ = feature("tx holds acks", func(c *check) {
 	channel, other := c.channel(), c.channel()
 	queue := c.queue(other)
 	c.publish(other, "", queue, "1", "2", "3")
-	c.equal("ready", c.ready(other, queue), 3)
+	c.awaitReady("ready", other, queue, 3)
 	c.must(channel.Tx())
 	deliveries, err := channel.Consume(queue, "mine", false, false, false, false, nil)
 	c.must(err)
@@ -51,7 +51,7 @@ var _ = feature("tx holds acks", func(c *check) {
 	c.must(channel.Close()) // before its commit
 	delivery := await(c, "what comes back", c.consume(other, queue, true))
 	c.equal("only the uncommitted", []any{string(delivery.Body), delivery.Redelivered}, []any{"3", true})
-	c.equal("no more", c.ready(other, queue), 0)
+	c.awaitReady("no more", other, queue, 0)
 })
 
 var _ = feature("tx and confirms exclude each other", func(c *check) {
