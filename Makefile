@@ -18,7 +18,7 @@ PACKAGES := $(shell find $(FOLDERS) -name __pycache__ -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
 LOCK     := flock .make.lock
 
-.PHONY: run build test lint format bench differential fuzz wheel-smoke clean
+.PHONY: run build test lint format docs bench differential fuzz wheel-smoke clean
 
 run: build
 	$(BIN)/leveret start $(RUN_ARGS)
@@ -51,6 +51,9 @@ lint: build $(VENV)/.installed-dev
 format: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check --fix .
 	$(BIN)/python -m ruff format .
+
+docs: $(VENV)/.installed
+	$(BIN)/python docs/generate.py
 
 bench: build $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(BENCH_ARGS)
