@@ -274,6 +274,11 @@ class Settings:
     handshake_timeout_s: float = _option(
         Seconds(0.1, 3600), "Time in which a client must have opened its connection: idle sockets must not pile up.", 10.0
     )
+    handshakes_max: int = _option(
+        Whole(1, 65535),
+        "Connections of one worker that may be in their handshake, 16 KiB each; beyond, the oldest makes room or the new one is refused.",
+        4096,
+    )
     queue_leader_locator: str = _option(
         Choice(("client-local", "balanced")),
         "Where a new queue lives: on the worker of the client that declares it (fewest hops), or on the worker with the fewest queues.",

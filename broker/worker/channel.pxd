@@ -137,4 +137,6 @@ cdef class Channel(Publisher):
     cdef int settle(self, uint64_t tag, bint multiple, int outcome) except -1
     cdef int settle_all(self, uint64_t tag, int outcome) except -1
     cdef int mark(self, uint64_t tag, bint multiple, int outcome) except -1
+    cdef list take_runs(self, bint marked)
+    cdef int settle_runs(self, list runs) except -1
     cdef int settled(self, size_t count, int outcome) except -1

@@ -93,6 +93,11 @@ from leveret.codec.errors import (
 )
 from leveret.worker.sender_selected import further_keys
 
+# More unacked messages than this, or more bytes of bodies, are requeued where they should be redelivered.
+cdef enum:
+    REDELIVER_MAX = 50_000
+    REDELIVER_BYTES_MAX = 16 * 1024 * 1024
+
 include "publisher.pxi"
 
 
@@ -306,7 +311,7 @@ cdef class Channel(Publisher):
         at[12] = FRAME_END
         self.get_empty += 1
         self.state.get_empty += 1
-        self.connection.written(FRAME_OVERHEAD + 5)
+        self.connection.answered(FRAME_OVERHEAD + 5)
 
     cdef int write_get_ok(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered,
                           uint32_t message_count) except -1:
@@ -344,7 +349,7 @@ cdef class Channel(Publisher):
         if redelivered:
             self.redelivered += 1
             self.state.redelivered += 1
-        return self.connection.written(at - start)
+        return self.connection.answered(at - start)
 
     # --- settle
 
@@ -431,14 +436,20 @@ cdef class Channel(Publisher):
         return 0
 
     def recover(self):
-        """basic.recover with requeue: everything unacked goes back."""
-        self.settle_all(self.last_delivery_tag, SETTLE_REQUEUE)
+        """basic.recover with requeue: everything unacked goes back, but for what a transaction has acked."""
+        if self.transaction is None or self.transaction.acks == 0:
+            self.settle_all(self.last_delivery_tag, SETTLE_REQUEUE)
+            return
+        self.settle_runs(self.take_runs(False))
 
     def redeliver(self):
         """basic.recover without requeue: everything unacked comes again, to the same consumers, under new tags.
 
-        What came by basic.get, or to a consumer that is cancelled, has nobody to come to and goes back to its queue.
+        What came by basic.get, or to a consumer that is cancelled, has nobody to come to and goes back to its queue. So does everything if
+        it is much: it would all be written at once, whether the client reads or not, and hold up everybody else.
         """
+        if self.unacked.live > REDELIVER_MAX or self.unacked_bytes > REDELIVER_BYTES_MAX:
+            return self.recover()
         cdef size_t index
         cdef Slot* slot
         cdef Subscription subscription
@@ -519,24 +530,53 @@ cdef class Channel(Publisher):
 
     def settle_marked(self):
         """Carry out the acks of the transaction."""
+        runs = self.take_runs(True)
+        self.transaction.acks = 0
+        self.settle_runs(runs)
+
+    cdef list take_runs(self, bint marked):
+        """Take out what the transaction has marked, or what it has not: (consumer, first and last delivery number, how many, mark).
+
+        A run has consecutive numbers, so that a million messages make one of them, and nothing that stays is between two of its own.
+        """
         cdef size_t index
         cdef Slot* slot
-        cdef Subscription subscription
-        cdef list marked = []
+        cdef list runs = []
+        cdef Subscription subscription = None
+        cdef uint64_t first = 0
+        cdef uint64_t last = 0
+        cdef size_t count = 0
+        cdef uint32_t mark = 0
         for index in range(self.unacked.head, self.unacked.tail):
             slot = &self.unacked.slots[index]
-            if slot.item != NULL and slot.flags >> SLOT_MARK_SHIFT:
-                marked.append((<Subscription>slot.item, slot.number, (slot.flags >> SLOT_MARK_SHIFT) - 1))
-                self.erase(slot)
+            if slot.item == NULL or (slot.flags >> SLOT_MARK_SHIFT != 0) != marked:
+                continue
+            if count and (slot.flags >> SLOT_MARK_SHIFT != mark or slot.number != last + 1 or <Subscription>slot.item is not subscription):
+                runs.append((subscription, first, last, count, mark))
+                count = 0
+            if count == 0:
+                subscription = <Subscription>slot.item
+                first = slot.number
+                mark = slot.flags >> SLOT_MARK_SHIFT
+            last = slot.number
+            count += 1
+            self.erase(slot)
+        if count:
+            runs.append((subscription, first, last, count, mark))
         ledger_tidy(&self.unacked)
-        self.transaction.acks = 0
-        for subscription, delivery_no, outcome in marked:
-            subscription.settle(delivery_no, delivery_no, outcome)
-            self.settled(1, outcome)
+        return runs
+
+    cdef int settle_runs(self, list runs) except -1:
+        """Settle what `take_runs` has taken: as it was marked; what was not goes back."""
+        cdef Subscription subscription
+        for subscription, first, last, count, mark in runs:
+            subscription.settle(first, last, mark - 1 if mark else SETTLE_REQUEUE)
+            self.settled(count, mark - 1 if mark else SETTLE_REQUEUE)
         # Only now: to forget a subscription puts back whatever its queue has not heard of.
         for subscription in list(self.cancelled):
             if subscription.unacked_count == 0:
                 self.forget_cancelled(subscription)
+        return 0
 
     def rollback(self):
         """tx.rollback: forget the publishes, and that anything was acked; the messages stay unacked."""

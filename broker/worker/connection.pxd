@@ -16,6 +16,7 @@ cdef enum:
     PAUSED_LINK = 4             # a link that it publishes into is full or down
     PAUSED_THROTTLE = 8         # a worker that it publishes to is behind
     PAUSED_ALARM = 16           # an alarm is on
+    PAUSED_UNREAD = 64          # the client does not read what it is answered
     PAUSED_FLOW = 32            # it publishes faster than a queue's consumers consume, and has used up this moment's share
 
 
@@ -44,6 +45,7 @@ cdef class Connection(Stream):
     cdef bint flowing                   # slowed down: publishes are counted
     cdef int flow_left                  # how many more it may make before the next tick
     cdef uint64_t flow_until_ms
+    cdef uint64_t answer_bytes          # of answers, written since the output was last empty or drained
     cdef uint32_t failed_method         # class id << 16 | method id of the frame being served
     cdef bint lost_sync                 # a malformed frame: what follows cannot be read
     cdef bint parted                    # the client's close has been answered: it closes the socket
@@ -59,6 +61,7 @@ cdef class Connection(Stream):
     cdef int on_protocol_header(self, const uint8_t* data) except -1
     cdef int on_fault(self, Py_ssize_t fault, const uint8_t* data, size_t size) except -1
     cdef int carry_on(self, Channel channel, object method, object result) except -1
+    cdef int answered(self, size_t size) except -1
     cdef int send_method(self, uint16_t channel_id, Method method) except -1
     cdef int published_on(self) except -1
     cdef int slow_down(self) except -1

@@ -49,7 +49,7 @@ from leveret.codec.methods cimport (
     Method,
     decode_method_at,
 )
-from leveret.codec.wire cimport load_u32
+from leveret.codec.wire cimport buffer_unread, load_u32
 from leveret.link.stream cimport PAUSED_CLOSING
 from leveret.worker.channel cimport EXPECTS_HEADER, EXPECTS_METHOD, Channel
 from leveret.worker.state cimport FLOW_HOLD_MS, FLOW_PER_TICK
@@ -63,6 +63,7 @@ from leveret.codec.errors import (
     FrameError,
     InternalError,
     NotAllowed,
+    ResourceError,
     UnexpectedFrame,
 )
 from leveret.codec.methods import (
@@ -81,6 +82,7 @@ cdef enum:
     PROTOCOL_HEADER_SIZE = 8
     CLOSE_OK_SIZE = 12
     CHANNELS_FIRST = 2
+    ANSWERS_UNREAD_MAX = 4 * 1024 * 1024    # 200,000 confirms; a client that publishes first and reads later has as many again in its socket
 
 QUEUES_GONE_S = 1.0                 # how long connection.close waits for the router, which may be starting anew
 CLOSE_TIMEOUT_S = 3.0               # how long a client may take to answer our connection.close
@@ -312,6 +314,9 @@ cdef class Connection(Stream):
         if self.channel_max and <uint32_t>self.channel_count >= self.channel_max:
             raise NotAllowed(
                 f"number of channels opened ({self.channel_count}) has reached the negotiated channel_max ({self.channel_max})")
+        if self.channel_max and id > self.channel_max:
+            # The protocol's rule, and what bounds our table: RabbitMQ lets the number be any, as long as there are not too many.
+            raise NotAllowed(f"channel {id} is higher than the negotiated channel_max ({self.channel_max})")
         if id >= self.channels_size:
             size = max(<size_t>id + 1, self.channels_size * 2, CHANNELS_FIRST)
             grown = <void**>realloc(self.channels, size * sizeof(void*))
@@ -349,7 +354,10 @@ cdef class Connection(Stream):
 
     def fail(self, Channel channel, error):
         """Answer an error: close the channel (soft), or the connection (hard, and everything on channel 0)."""
-        if not isinstance(error, AmqpError):
+        if isinstance(error, MemoryError):
+            log.error("no memory for what %s asks", self.name)
+            error = ResourceError("out of memory")
+        elif not isinstance(error, AmqpError):
             log.error("a bug while serving %s", self.name, exc_info=error)
             error = InternalError(type(error).__name__)
         if isinstance(error, AccessRefused) and not self.open:
@@ -435,11 +443,28 @@ cdef class Connection(Stream):
 
     # --- output
 
+    cdef int answered(self, size_t size) except -1:
+        """`size` bytes of an answer are written: to a method, a publish or a get, not a delivery to a consumer, which waits for room.
+
+        A client that asks and does not read is not read either, or its answers would fill the memory.
+        """
+        if buffer_unread(&self.out) == 0:
+            self.answer_bytes = 0
+        self.answer_bytes += size
+        self.written(size)
+        if self.answer_bytes > ANSWERS_UNREAD_MAX and buffer_unread(&self.out) > ANSWERS_UNREAD_MAX:
+            self.pause(PAUSED_UNREAD)
+        return 0
+
     cdef int send_method(self, uint16_t channel_id, Method method) except -1:
         if self.fd < 0:
             return 0
+        cdef size_t before = buffer_unread(&self.out)
+        if before == 0:
+            self.answer_bytes = 0
         write_method_frame(&self.out, channel_id, method)
-        return self.written(0)
+        self.answer_bytes += buffer_unread(&self.out) - before
+        return self.answered(0)
 
     def send(self, Method method):
         """Write a method on channel 0."""
@@ -468,6 +493,8 @@ cdef class Connection(Stream):
 
     cdef int on_drained(self) except -1:
         cdef size_t id
+        self.answer_bytes = 0
+        self.resume(PAUSED_UNREAD)
         for id in range(self.channels_size):
             if self.channels[id] != NULL:
                 (<Channel>self.channels[id]).drained()
@@ -508,6 +535,11 @@ cdef class Connection(Stream):
     @property
     def is_blocked(self):
         return self.paused & PAUSED_ALARM != 0
+
+    @property
+    def is_unread(self):
+        """Not read, because it does not read."""
+        return self.paused & PAUSED_UNREAD != 0
 
     @property
     def is_held_up(self):

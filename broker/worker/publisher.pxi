@@ -423,7 +423,7 @@ cdef class Publisher(Ending):
         at = store_body_frames(at, self.id, message_body(message), message.body_size, frame_max)
         self.returned += 1
         self.state.returned += 1
-        return self.connection.written(at - start)
+        return self.connection.answered(at - start)
 
     cdef Confirms need_confirms(self):
         if self.confirms is None:
@@ -481,7 +481,7 @@ cdef class Publisher(Ending):
             store_u64(at + 11, confirms.answers[index].tag)
             at[19] = confirms.answers[index].multiple
             at[20] = FRAME_END
-            self.connection.written(FRAME_OVERHEAD + 13)
+            self.connection.answered(FRAME_OVERHEAD + 13)
         self.confirmed += confirms.told - told
         self.state.confirmed += confirms.told - told
         return 0

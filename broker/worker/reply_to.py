@@ -14,6 +14,7 @@ import os
 
 NAME = "amq.rabbitmq.reply-to"
 PREFIX = NAME + "."
+HEX_DIGITS = frozenset("0123456789abcdef")
 
 
 def new_name(worker: int, ref: int) -> bytes:
@@ -27,7 +28,7 @@ def place_of(name: str) -> tuple[int, int] | None:
     place = name.removeprefix(PREFIX)
     if len(place) < 11 or place == name or place[10] != ".":
         return None
-    try:
-        return int(place[:2], 16), int(place[2:10], 16)
-    except ValueError:
+    digits = place[:10]
+    if not HEX_DIGITS.issuperset(digits):  # int() takes signs, blanks and the digits of every script as well
         return None
+    return int(digits[:2], 16), int(digits[2:], 16)

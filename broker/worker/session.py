@@ -120,6 +120,12 @@ class Session:
         self.client_properties: dict[str, Any] = {}
         self._timer: asyncio.TimerHandle | None = None
 
+    @property
+    def given_name(self) -> str:
+        """The connection's name by its client; "" if it gave none, or something that is no text."""
+        name = self.client_properties.get("connection_name")
+        return name if isinstance(name, str) else ""
+
     # --- time
 
     def start_timer(self, connection: Connection, timeout_s: float) -> None:
@@ -221,12 +227,13 @@ class Session:
             raise NotAllowed(f"vhost {method.virtual_host} not found", method)
         worker.directory.permissions.check_open(self.user, method.virtual_host)
         self._stop_timer()
+        worker.newcomers.leave(connection)
         self.stage = RUNNING
         connection.opened(vhost, self.user)
         connection.send(ConnectionOpenOk())
         if self.heartbeat_s:
             worker.heartbeats.add(connection, self.heartbeat_s)
-        name = self.client_properties.get("connection_name")
+        name = self.given_name
         log.info("opened connection %s%s: user '%s', vhost '%s'", self.name, f" ({name})" if name else "", self.user, vhost.name)
 
     def _update_secret(self, connection: Connection, method: ConnectionUpdateSecret) -> None:
@@ -287,7 +294,7 @@ class Session:
             "frame_max": connection.frame_max,
             "timeout": self.heartbeat_s,
             "client_properties": self.client_properties,
-            "user_provided_name": self.client_properties.get("connection_name", ""),
+            "user_provided_name": self.given_name,
             "host": self.host,
             "port": self.port,
             "peer_host": self.peer_host,

@@ -39,6 +39,7 @@ from leveret.worker.directory import Directory, QueueEntry
 from leveret.worker.heartbeats import Heartbeats
 from leveret.worker.methods import Methods
 from leveret.worker.neighbour import Neighbour, WorkerLink
+from leveret.worker.newcomers import Newcomers
 from leveret.worker.session import Session, server_properties
 from leveret.worker.state import ShardQueue, WorkerState
 from leveret.worker.subscription import LocalConsumer, RemoteConsumer, Subscription
@@ -75,6 +76,7 @@ class Worker:
         self.heartbeats = Heartbeats(child.loop)
         self.server_properties = server_properties(child.settings)
         self.connections: set[Connection] = set()
+        self.newcomers = Newcomers(child.settings.handshakes_max)
         self._all_gone = asyncio.Event()  # set by the end of the last connection
         self.alarm_reason = ""
         self.held_cancels: dict[Channel, list[BasicCancel]] = {}  # of channels that delete a queue: their delete-ok comes first
@@ -394,6 +396,11 @@ class Worker:
 
     def accept(self, sock: socket.socket) -> None:
         """Begin a client's connection on an accepted socket."""
+        now_s = self.child.loop.time()
+        if not self.newcomers.make_room(now_s):
+            sock.close()
+            self.acceptor.load_changed()
+            return
         try:
             session = Session(sock)
         except OSError:  # it has gone already
@@ -409,6 +416,7 @@ class Worker:
             owner=f"{self.child.run_id}/{self.index}.{self.child.hello.pid}.{self._connection_no}",
         )
         self.connections.add(connection)
+        self.newcomers.add(connection, now_s)
         self.state.connections_opened += 1
         session.start_timer(connection, self.settings.handshake_timeout_s)
         self.acceptor.load_changed()
@@ -416,6 +424,7 @@ class Worker:
     def connection_closed(self, connection: Connection, reason: str) -> None:
         """Its socket is closed and its channels are released."""
         self.connections.discard(connection)
+        self.newcomers.leave(connection)
         if not self.connections:
             self._all_gone.set()
         self.state.connections_closed += 1
