@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -44,6 +46,7 @@ class Client:
     name: str = "127.0.0.1:1 -> 127.0.0.1:5672"
     is_blocked: bool = False
     is_held_up: bool = False
+    is_unread: bool = False
     heartbeats: list[float] = field(default_factory=list)
     closed: list[tuple[float, str]] = field(default_factory=list)
     looked_at: int = 0
@@ -162,3 +165,30 @@ def test_without_clients_the_clock_is_left_alone(clock: Clock, heartbeats: Any) 
     heartbeats.add(client, 2)
     clock.turn(4)
     assert client.heartbeats, "and it starts again with the next one"
+
+
+@pytest.mark.parametrize("interval_s", [1, 60, 65535])
+def test_a_client_that_has_gone_is_not_kept_until_its_tick(clock: Clock, heartbeats: Any, interval_s: int) -> None:
+    """A client may ask for 65,535 s and come and go as often as it likes: its dead connections must not pile up for nine hours."""
+    stays, gone = Client(clock), Client(clock)
+    heartbeats.add(stays, 60)
+    heartbeats.add(gone, interval_s)
+    heartbeats.remove(gone)
+    seen = weakref.ref(gone)
+    del gone
+    gc.collect()
+    assert seen() is None
+
+
+def test_a_client_that_does_not_read_lives_as_long_as_its_socket_takes_bytes(clock: Clock, heartbeats: Any) -> None:
+    """It is not read either, so what it sends does not show."""
+    client = Client(clock, is_unread=True)
+    heartbeats.add(client, 2)
+    for _ in range(30):
+        client.sent_at_ms = int(clock.now_s * 1000)
+        clock.turn(1)
+    assert client.closed == []
+    clock.turn(20)
+    client.send_heartbeat = lambda: None  # type: ignore[method-assign]
+    clock.turn(20)
+    assert client.closed

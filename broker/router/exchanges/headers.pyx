@@ -129,6 +129,11 @@ cdef class Rule:
         free(self.wanted)
 
 
+cdef tuple identity_of(uint64_t destination, bytes key, dict arguments):
+    """What makes a binding the same. Arguments by their bytes: a value that is not a number does not even equal itself."""
+    return destination, key, encode_table({name: arguments[name] for name in sorted(arguments)})
+
+
 cdef class HeadersExchange(Exchange):
     """Headers."""
 
@@ -165,7 +170,7 @@ cdef class HeadersExchange(Exchange):
         return number
 
     cdef int add(self, bytes key, uint64_t destination, dict arguments) except -1:
-        cdef tuple identity = (destination, key, frozenset(arguments.items()))
+        cdef tuple identity = identity_of(destination, key, arguments)
         cdef Rule rule
         cdef bytes value, encoded_name
         known = self.rules.get(identity)
@@ -204,7 +209,7 @@ cdef class HeadersExchange(Exchange):
         return 0
 
     cdef int remove(self, bytes key, uint64_t destination, dict arguments) except -1:
-        cdef tuple identity = (destination, key, frozenset(arguments.items()))
+        cdef tuple identity = identity_of(destination, key, arguments)
         cdef uint64_t* found
         cdef bytes encoded_name
         cdef Rule rule
