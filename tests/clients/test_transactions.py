@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import os
+import signal
+
 import pika
 import pytest
 from pika.adapters.blocking_connection import BlockingChannel
 from pika.spec import Basic, Confirm, Queue, Tx
 
+from tests.conftest import MakeNode
+from tests.deadline import eventually
 from tests.inbox import Inbox
 from tests.node import Broker
-from tests.placement import Placement
+from tests.placement import Placement, connect_on
 from tests.refusal import channel_closed
 from tests.returns import Returns
 from tests.wire import WireClient, publish_bytes
@@ -165,6 +170,42 @@ def test_a_queue_deleted_before_the_commit_leaves_the_rest_of_it_whole(placement
     channel.tx_commit()
     assert channel.is_open
     assert ready(placement, queue) == 1
+
+
+@pytest.mark.not_on_peer("RabbitMQ has routed the message by then; here it is routed at the commit")
+def test_an_exchange_deleted_before_the_commit_makes_its_messages_unroutable(placement: Placement) -> None:
+    queue, exchange, key = target(placement, "named exchange")
+    channel = transactional(placement)
+    returns = Returns(channel)
+    channel.basic_publish(exchange, key, b"back", mandatory=True)
+    channel.basic_publish(exchange, key, b"lost")
+    channel.basic_publish("", queue, b"kept")
+    placement.owner.exchange_delete(exchange)
+    channel.tx_commit()
+    assert [message[4] for message in returns.wait(1)] == [b"back"]
+    assert Inbox(placement.consumer, queue, auto_ack=True).bodies(1) == [b"kept"]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_commit_that_a_worker_dies_over_is_406(fresh_node: MakeNode, kind: str) -> None:
+    """The queue's worker is stopped, so that the commit waits for it, and then killed."""
+    node = fresh_node(workers=2)
+    with connect_on(node, 0) as connection:
+        declaring = connect_on(node, 1).channel()  # a connection that dies with its worker
+        declaring.queue_declare("q", durable=True)
+        declaring.queue_bind("q", "amq.direct", "q")
+        channel = connection.channel()
+        channel.tx_select()
+        os.kill(node.workers()[1], signal.SIGSTOP)
+        channel.basic_publish("" if kind == "default exchange" else "amq.direct", "q", b"x")
+        channel._impl._send_method(Tx.Commit())
+        connection.process_data_events(0.3)
+        assert channel.is_open, "the commit waits"
+        node.kill_process("worker-1")
+        with channel_closed(406, "PRECONDITION_FAILED - partial tx completion"):
+            eventually(lambda: connection.process_data_events(0.1) or not channel.is_open, within_s=20)
+            channel.basic_qos()
+        assert connection.channel().is_open
 
 
 def test_transactions_of_two_channels_do_not_mix(placement: Placement) -> None:
