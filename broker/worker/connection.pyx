@@ -82,7 +82,7 @@ cdef enum:
     PROTOCOL_HEADER_SIZE = 8
     CLOSE_OK_SIZE = 12
     CHANNELS_FIRST = 2
-    ANSWERS_UNREAD_MAX = 4 * 1024 * 1024    # 200,000 confirms; a client that publishes first and reads later has as many again in its socket
+    ANSWERS_UNREAD_MAX = 4 * 1024 * 1024    # 200,000 confirms; one that publishes first and reads later has as many in its socket
 
 QUEUES_GONE_S = 1.0                 # how long connection.close waits for the router, which may be starting anew
 CLOSE_TIMEOUT_S = 3.0               # how long a client may take to answer our connection.close
