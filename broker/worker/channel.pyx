@@ -606,9 +606,12 @@ cdef class Channel(Publisher):
 
     def set_flow(self, bint active):
         """channel.flow: deliveries pause, or go on."""
+        cdef bint was_stopped = self.flow_stopped
         self.flow_stopped = not active
-        if active:
+        if active and was_stopped:
             self.drained()
+            for subscription in self.consumers.values():
+                subscription.go_on()
 
     def set_reply_consumer(self, Subscription subscription):
         """Direct replies come to it."""

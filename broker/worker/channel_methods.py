@@ -25,6 +25,7 @@ from leveret.codec.methods import (
 
 if TYPE_CHECKING:
     from leveret.worker.channel import Channel
+    from leveret.worker.subscription import Subscription
     from leveret.worker.worker import Worker
 
 
@@ -47,13 +48,29 @@ class ChannelMethods:
         """A relic of AMQP 0-8: answered, without meaning, as RabbitMQ does."""
         channel.send(AccessRequestOk(ticket=1))
 
-    def flow(self, channel: Channel, method: ChannelFlow, arguments: bytes) -> None:
+    def flow(self, channel: Channel, method: ChannelFlow, arguments: bytes) -> Awaitable[None] | None:
         """active=false: nothing is delivered after flow-ok, until active=true. (RabbitMQ refuses to pause, with 540.)"""
         if not method.active:
+            elsewhere = [subscription for subscription in channel.consumers.values() if subscription.handle]
+            if elsewhere:
+                return self._stop_flow(channel, elsewhere)
             channel.set_flow(False)
         channel.send(ChannelFlowOk(active=method.active))
         if method.active:
             channel.set_flow(True)
+        return None
+
+    async def _stop_flow(self, channel: Channel, elsewhere: list[Subscription]) -> None:
+        """Queues on other workers hold their messages first: what they had sent by then still comes, before flow-ok."""
+        answers = [
+            subscription.owner.link.ask("hold", {"handle": subscription.handle})
+            for subscription in elsewhere
+            if subscription.owner is not None and subscription.owner.link is not None
+        ]
+        # A worker that dies over it sends nothing more either.
+        await asyncio.gather(*answers, return_exceptions=True)
+        channel.set_flow(False)
+        channel.send(ChannelFlowOk(active=False))
 
     def flow_ok(self, channel: Channel, method: ChannelFlowOk, arguments: bytes) -> None:
         """An answer to what we never send; harmless."""

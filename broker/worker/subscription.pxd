@@ -37,6 +37,7 @@ cdef class Subscription:
     cdef readonly bint getter               # serves basic.get, not a consumer
     cdef readonly uint32_t unacked_count
     cdef readonly bint cancelled            # by the client; forgotten once nothing of it is unacked
+    cdef bint credit_due                    # it came while the flow was stopped and has had no credit yet
     cdef uint32_t parked                    # deliveries that wait in the channel: later ones wait behind them
     cdef uint32_t spent                     # credit used since it was last given
     cdef uint64_t settle_to                 # see Channel.settle_all
@@ -55,6 +56,7 @@ cdef class RemoteConsumer(Consumer):
     cdef readonly uint32_t ref              # its name for it
     cdef readonly uint32_t handle           # ours
     cdef readonly object about              # what `statistics` shows of the channel
+    cdef bint held                          # its channel's flow is stopped
     cdef int64_t credit
 
     cdef int add_credit(self, uint32_t credit) except -1

@@ -57,8 +57,18 @@ cdef class Subscription:
         """consume-ok has been written: let messages come."""
         if self.consumer is not None:
             self.consumer.activate()
+        elif self.handle and self.channel.flow_stopped:
+            self.credit_due = True
         elif self.handle:
             self.owner.send_credit(self.handle, CREDIT_WINDOW)
+
+    def go_on(self):
+        """The flow was stopped and goes on: tell the queue's worker, if it is another, that its messages may come again."""
+        if self.credit_due:
+            self.credit_due = False
+            self.start()
+        elif self.handle and self.owner.link is not None:
+            self.owner.link.notify("go_on", {"handle": self.handle})
 
     def set_prefetch(self, uint32_t prefetch, uint32_t prefetch_bytes):
         self.prefetch = prefetch
@@ -146,7 +156,7 @@ cdef class RemoteConsumer(Consumer):
         self.about = about
 
     cdef bint can_take(self) noexcept:
-        return self.active and self.credit > 0 and self.within_prefetch() and self.client.link is not None
+        return self.active and not self.held and self.credit > 0 and self.within_prefetch() and self.client.link is not None
 
     cdef int deliver(self, Message* message, uint64_t delivery_no, bint redelivered) except -1:
         cdef DeliverPacket packet
@@ -170,6 +180,12 @@ cdef class RemoteConsumer(Consumer):
         wire = (<uint8_t*>message + MESSAGE_WIRE_OFFSET)[:message_size(message) - MESSAGE_WIRE_OFFSET]
         message_release(message)
         return delivery_no, taken.flags & ENTRY_REDELIVERED != 0, self.queue.ready_count, wire
+
+    def set_held(self, bint held):
+        """channel.flow: the client wants nothing for now, or wants it again."""
+        self.held = held
+        if not held:
+            self.ready_again()
 
     cdef int add_credit(self, uint32_t credit) except -1:
         self.credit += credit

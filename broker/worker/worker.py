@@ -12,11 +12,12 @@ Requests from another worker, about a queue of ours (named by `queue_id`) or a c
                     arguments, about
                                                             handle
     cancel          handle                                  {}
+    hold            handle                                  {}: nothing is delivered to it until it may `go_on`
     get             queue_id, ref, handle, no_ack           [handle], or [handle, delivery number, redelivered, messages, wire]
     reply_name      ref, name                               whether a requester waits for direct replies under that name
 
-Notices: `detach` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`, how many connections a worker
-has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: request `statistics`.
+Notices: `detach`, `go_on` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`, how many connections a
+worker has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: request `statistics`.
 """
 
 from __future__ import annotations
@@ -309,6 +310,17 @@ class Worker:
             queue.cancel_consumer(consumer)
             self.delete_if_abandoned(queue)
         return {}
+
+    def _asked_hold(self, link: Link, body: Any) -> Any:
+        consumer = self.state.attached.get(body["handle"])
+        if consumer is not None:
+            consumer.set_held(True)
+        return {}
+
+    def _told_go_on(self, link: Link, body: Any) -> None:
+        consumer = self.state.attached.get(body["handle"])
+        if consumer is not None:
+            consumer.set_held(False)
 
     def _asked_get(self, link: Link, body: Any) -> Any:
         return owner.get(self, self._queue(body["queue_id"]), self._client(link), body)

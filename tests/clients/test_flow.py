@@ -34,6 +34,8 @@ def test_nothing_is_delivered_while_the_flow_is_stopped(placement: Placement, au
     during = fill(placement, queue, range(5, 200))
     inbox.barrier()
     assert inbox.waiting == []
+    # They are in the queue, for whoever else may want them, and not on their way.
+    assert placement.owner.queue_declare(queue, passive=True).method.message_count == 195
     assert channel.flow(active=True) is True
     assert inbox.bodies(195) == during
     after = fill(placement, queue, range(200, 210))
