@@ -620,10 +620,10 @@ class Topology:
         source, destination = self._ends(command)
         if source is None or destination is None:
             return {"deleted": False}
-        _guard_not_locked(destination, command.owner)
         binding = source.bindings.get((destination.destination, command.routing_key, normal(command.arguments)))
-        if binding is None:
+        if binding is None:  # as in RabbitMQ, even if the queue is another connection's
             return {"deleted": False}
+        _guard_not_locked(destination, command.owner)
         self._routes_changed(source)
         self._remove_binding(binding)
         if source.auto_delete and not source.bindings:

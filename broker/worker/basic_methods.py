@@ -59,11 +59,15 @@ class BasicMethods:
         }
 
     def qos(self, channel: Channel, method: BasicQos, arguments: bytes) -> None:
-        """global=false: limits of each consumer, those that are there included; global=true: limits that all of the channel share."""
+        """global=false: limits of each consumer, those that are there included; global=true: limits that all of the channel share.
+
+        As in RabbitMQ the former lift the latter, but not the other way round.
+        """
         if method.global_qos:
             channel.set_global_prefetch(method.prefetch_count, method.prefetch_size)
         else:
             channel.set_prefetch(method.prefetch_count, method.prefetch_size)
+            channel.set_global_prefetch(0, 0)
         channel.send(BasicQosOk())
 
     # --- consume

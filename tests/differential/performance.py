@@ -25,7 +25,11 @@ from tests.differential.script import OWN_NAME, Generated, GeneratedTag, ReplyAd
 from tests.node import Broker
 
 ANSWER_WITHIN_S = 10.0
-ROUNDS_MAX = 40  # a broker that is not quiet then never will be
+FRAME_OVERHEAD = 8
+ROUNDS_MAX = 60  # a broker that is not quiet then never will be
+ROUNDS_QUIET = 2
+# An auto-delete queue may go a little after its last consumer, and nobody is told.
+ROUNDS_QUIET_AFTER_CONSUMERS = 6
 PROBE = "probe"  # the connection that looks at queues; no script may use the name
 PROBE_CHANNEL = 1999  # on every connection, for what only that connection may look at
 FRAME_MAX = {"B": 4096}  # connection B's bodies come in many frames
@@ -135,6 +139,7 @@ class Performance:
         self.reply_address = "amq.rabbitmq.reply-to.nobody"
         self.sent_in_step = 0
         self.lingers = False
+        self.consumers_left = False  # in this step
         self._client(PROBE)
 
     # --- arrivals
@@ -172,10 +177,12 @@ class Performance:
             self._note_content(stream, arrival, None)
             return
         channel.replies += 1
-        self.record.add(stream, self.shown(repr(method)))
+        if client.letter != PROBE or method.name != "channel.open-ok":
+            self.record.add(stream, self.shown(repr(method)))
         self._on_state(client, channel, arrival.channel, method)
 
     def _on_state(self, client: _Client, channel: _Channel, number: int, method: Method) -> None:
+        self.consumers_left |= isinstance(method, methods.ConnectionClose | methods.ChannelClose)
         if isinstance(method, methods.ConnectionClose):
             client.closed_by_server = True
             client.wire.send_method(0, methods.ConnectionCloseOk())
@@ -243,6 +250,7 @@ class Performance:
         """One step, until the broker is quiet again."""
         self.record = Record(str(step))
         self.lingers = step.lingers
+        self.consumers_left = step.operation in ("basic.cancel", "channel.close", "connection.close", "drop")
         client = self._client(step.connection, anew=step.ready)
         if step.operation == "drop":
             self._drop(client)
@@ -330,7 +338,8 @@ class Performance:
                 sent += encode_content(number, 60, properties, text, client.wire.frame_max)
                 continue
             sent += encode_frame(FRAME_HEADER, number, ContentHeader(60, len(text), properties).encode())
-            for size in split:
+            whole = client.wire.frame_max - FRAME_OVERHEAD
+            for size in [*split, *[whole] * (len(text) // whole)]:
                 sent += encode_frame(FRAME_BODY, number, text[:size])
                 text = text[size:]
             sent += encode_frame(FRAME_BODY, number, text) if text else b""
@@ -394,14 +403,18 @@ class Performance:
     def _settle(self) -> None:
         """Ask until two rounds in a row brought no news; what the queues then hold goes into the record."""
         last: list[str] | None = None
+        quiet, wanted = 1, ROUNDS_QUIET
         for _ in range(ROUNDS_MAX):
             news = self.news
             self._ask_channels()  # first: before that, the step itself may not have been done
             self._wait_for_confirms()
             state = self._look_at_queues()
-            if state == last and news == self.news:
-                break
+            quiet = quiet + 1 if state == last and news == self.news else 1
             last = state
+            if self.consumers_left:
+                wanted = ROUNDS_QUIET_AFTER_CONSUMERS
+            if quiet >= wanted:
+                break
         else:
             self.record.add("queues", f"not quiet after {ROUNDS_MAX} rounds")
         for line in last or []:
@@ -548,6 +561,7 @@ class Performance:
             if letter == PROBE:
                 continue
             self.record = Record("closing")
+            self.consumers_left = True
             if client.is_usable:
                 # One after the other: what comes back from this one may go to a consumer of the next.
                 client.wire.send_method(0, methods.ConnectionClose(reply_code=200, reply_text="bye"))
@@ -563,19 +577,20 @@ class Performance:
     def _empty(self) -> None:
         """Get everything, in order, on an ordinary channel of the probe connection."""
         probe = self.clients[PROBE]
-        self._open_channel(probe, 1)
-        self.record.streams.pop(f"{PROBE}.1", None)
-        channel = probe.channel(1)
         for name in sorted(self.queues):
+            self._open_channel(probe, 1)
+            channel = probe.channel(1)
             channel.getting_no_ack = True
-            while probe.is_usable and channel.is_open:
+            while probe.is_usable and probe.channel(1) is channel:
                 replies = channel.replies
                 messages = len(self.record.streams.get(f"{PROBE}.1", []))
                 for _ in range(4):
                     probe.wire.send_method(1, methods.BasicGet(queue=name, no_ack=True))
                 wait(
                     self._wires(),
-                    lambda messages=messages: len(self.record.streams.get(f"{PROBE}.1", [])) >= messages + 4 or not channel.is_open,
+                    lambda messages=messages: (
+                        len(self.record.streams.get(f"{PROBE}.1", [])) >= messages + 4 or not probe.channel(1).is_open
+                    ),
                     ANSWER_WITHIN_S,
                 )
                 if channel.replies > replies or len(self.record.streams.get(f"{PROBE}.1", [])) < messages + 4:

@@ -284,7 +284,7 @@ class _Maker:
             fields |= {"exchange": "", "routing_key": ReplyAddress()}
         fields |= self.flags(0.2, "mandatory")
         if "immediate" in self.features:
-            fields |= self.flags(0.03, "immediate")
+            fields |= self.flags(0.006, "immediate")
         body = self.body()
         if properties := self.properties():
             fields["properties"] = properties
@@ -344,11 +344,13 @@ class _Maker:
         return self.step("basic.reject", delivery_tag=self.delivery_tag(), requeue=self.chance(0.5))
 
     def recover(self) -> Step:
-        return self.step("basic.recover" if self.chance(0.7) else "basic.recover-async", requeue=self.chance(0.95))
+        return self.step("basic.recover" if self.chance(0.7) else "basic.recover-async", requeue=self.chance(0.98))
 
     def qos(self) -> Step:
-        size = 0 if self.chance(0.97) else 5
-        return self.step("basic.qos", prefetch_size=size, prefetch_count=self.random.choice((0, 1, 1, 2, 3)), global_qos=self.chance(0.35))
+        """Limits for consumers that are there already are shared ones: RabbitMQ's others do not reach them, ours do (`intended.toml`)."""
+        size = 0 if self.chance(0.98) else 5
+        shared = self.chance(0.35) or any(consumer[:2] == self.here for consumer in self.consumers)
+        return self.step("basic.qos", prefetch_size=size, prefetch_count=self.random.choice((0, 1, 1, 2, 3)), global_qos=shared)
 
     # --- channels and connections
 
@@ -363,7 +365,7 @@ class _Maker:
         return self.step("channel.open")
 
     def flow(self) -> Step:
-        return self.step("channel.flow", active="flow" not in self.features or self.chance(0.7))
+        return self.step("channel.flow", active="flow" not in self.features or self.chance(0.9))
 
     def access(self) -> Step:
         return self.step("access.request")

@@ -78,6 +78,7 @@ SETUP: list[Command] = [
     DeclareQueue("/", "version", worker=0, arguments=args(x_queue_version=1)),
     DeclareQueue("/", "mine", exclusive=True, owner="c1", worker=0),
     Bind("/", "x", "q", "k"),
+    Bind("/", "x", "mine", "k", owner="c1"),
 ]
 
 LOCKED = (
@@ -185,7 +186,7 @@ def test_preconditions_that_fail(topology: Topology, command: Command, text: str
         (DeclareQueue("/", "mine", owner="c1"), LOCKED),
         (DeclareQueue("/", "q", exclusive=True, owner="c1"), LOCKED.replace("mine", "q")),
         (Bind("/", "x", "mine", owner="c2"), LOCKED),
-        (Unbind("/", "x", "mine", owner="c2"), LOCKED),
+        (Unbind("/", "x", "mine", "k", owner="c2"), LOCKED),
         (DeclareQueue("none", "q"), "NOT_ALLOWED - vhost none not found"),
         (SetPermissions("nobody", "/", "", "", ""), "NOT_FOUND - no user 'nobody'"),
         (CreateVhost("new", user="nobody"), "NOT_FOUND - no user 'nobody'"),
@@ -230,6 +231,7 @@ def test_a_repeat_that_is_equal_changes_nothing(topology: Topology, command: Com
         Unbind("/", "none", "q", "k"),
         Unbind("/", "x", "none", "k"),
         Unbind("/", "x", "q", "other"),
+        Unbind("/", "x", "mine", "other", owner="c2"),  # RabbitMQ looks for the binding first, and for the owner then
         Unbind("/", "x", "q", "k", arguments=args(a=1)),
         DeleteVhost("none"),
         DeleteUser("none"),
@@ -331,6 +333,7 @@ def test_deleting_a_queue_takes_its_bindings(topology: Topology) -> None:
     for command in SETUP:
         topology.apply(command)
     topology.apply(DeleteQueue("/", "q"))
+    topology.apply(DeleteQueue("/", "mine", owner="c1"))
     assert topology.vhosts["/"].exchanges["x"].bindings == {}
     assert topology.vhosts["/"].exchanges["x"].matcher.match(b"k") == []
     assert topology.vhosts["/"].exchanges[""].matcher.match(b"q") == []
