@@ -333,7 +333,7 @@ def test_deleting_a_queue_takes_its_bindings(topology: Topology) -> None:
     for command in SETUP:
         topology.apply(command)
     topology.apply(DeleteQueue("/", "q"))
-    topology.apply(DeleteQueue("/", "mine", owner="c1"))
+    topology.apply(ConnectionGone("c1"))
     assert topology.vhosts["/"].exchanges["x"].bindings == {}
     assert topology.vhosts["/"].exchanges["x"].matcher.match(b"k") == []
     assert topology.vhosts["/"].exchanges[""].matcher.match(b"q") == []
