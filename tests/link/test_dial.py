@@ -101,7 +101,8 @@ def test_a_dialler_waits_for_its_server_and_outlives_it(tmp_path: Path) -> None:
         dialler = Dialler(poller, path, WORKER, ours)
         assert dialler.link is None and not dialler.is_open.is_set()
         for life in range(3):
-            theirs = Journal(life=lambda _, life=life: life, wait=lambda _: poller.loop.create_future())
+            unanswered = poller.loop.create_future()
+            theirs = Journal(life=lambda _, life=life: life, wait=lambda _, unanswered=unanswered: unanswered)
             server = LinkServer(poller, path, Hello("router", 0, 1000 + life), theirs)
             await dialler.is_open.wait()
             link = dialler.link
@@ -112,6 +113,7 @@ def test_a_dialler_waits_for_its_server_and_outlives_it(tmp_path: Path) -> None:
             server.close()
             with pytest.raises(LinkClosed):
                 await pending
+            unanswered.cancel()  # or the loop would be told, one day, of a task that nobody ended
             assert dialler.link is None and not dialler.is_open.is_set()
         assert [event[0] for event in ours.events] == ["open", "closed"] * 3
         assert [facts[0].pid for facts in ours.of("open")] == [1000, 1001, 1002]

@@ -154,7 +154,8 @@ def test_a_request_that_is_not_answered_in_time_gives_up_and_its_late_answer_is_
 
 def test_pending_requests_end_when_the_link_does() -> None:
     async def main(poller: Poller) -> None:
-        ours, theirs = Journal(), Journal(wait=lambda _: poller.loop.create_future())
+        unanswered = poller.loop.create_future()
+        ours, theirs = Journal(), Journal(wait=lambda _: asyncio.shield(unanswered))
         link, other = await linked(poller, ours, theirs)
         pending = [link.ask("wait", number) for number in range(3)]
         await theirs.until(lambda: len(theirs.of("request")) == 3)
@@ -167,6 +168,7 @@ def test_pending_requests_end_when_the_link_does() -> None:
             link.ask("wait")
         link.notify("nobody", {})  # is not an error
         assert link.is_closed and other.is_closed
+        unanswered.set_result(None)  # nobody is left to hear it
 
     run(main)
 
