@@ -124,7 +124,7 @@ cdef class Channel(Publisher):
     cdef int on_nack(self, const uint8_t* payload, size_t size) except -1
     cdef bint on_get(self, const uint8_t* payload, size_t size) except -1
     # Delivering.
-    cdef bint has_room(self, uint32_t body_size) noexcept
+    cdef bint has_room(self, uint32_t body_size, bint no_ack) noexcept
     cdef int deliver(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1
     cdef int write_delivery(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1
     cdef int write_get_ok(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered,

@@ -127,11 +127,14 @@ cdef class Channel(Publisher):
 
     # --- deliver
 
-    cdef bint has_room(self, uint32_t body_size) noexcept:
-        """Whether a delivery may be written now: socket not behind, flow not stopped, shared prefetch not used up."""
+    cdef bint has_room(self, uint32_t body_size, bint no_ack) noexcept:
+        """Whether a delivery may be written now: socket not behind, flow not stopped, shared prefetch not used up.
+
+        As in RabbitMQ, the latter is nothing to consumers that acknowledge nothing.
+        """
         return (not self.connection.congested and not self.closing and not self.flow_stopped
-                and (self.global_prefetch == 0 or self.unacked.live < self.global_prefetch)
-                and (self.global_prefetch_bytes == 0 or self.unacked.live == 0
+                and (no_ack or self.global_prefetch == 0 or self.unacked.live < self.global_prefetch)
+                and (no_ack or self.global_prefetch_bytes == 0 or self.unacked.live == 0
                      or self.unacked_bytes + body_size <= self.global_prefetch_bytes))
 
     cdef uint64_t next_tag(self, Subscription subscription, uint64_t delivery_no, uint32_t body_size) except 0:
@@ -160,7 +163,7 @@ cdef class Channel(Publisher):
         if subscription.owner is not None:
             if self.flow_stopped or subscription.parked or (
                     not subscription.no_ack and (self.global_prefetch or self.global_prefetch_bytes)
-                    and (self.parked or not self.has_room(message.body_size))):
+                    and (self.parked or not self.has_room(message.body_size, False))):
                 kept = message_from_wire(<uint8_t*>message + MESSAGE_WIRE_OFFSET, message_size(message) - MESSAGE_WIRE_OFFSET)
                 if kept == NULL:
                     raise MemoryError
@@ -205,7 +208,7 @@ cdef class Channel(Publisher):
         while parked:
             subscription, address, delivery_no, redelivered = parked[0]
             message = <Message*><uint64_t>address
-            if not self.has_room(message.body_size):
+            if not self.has_room(message.body_size, subscription.no_ack):
                 break
             parked.popleft()
             subscription.parked -= 1
@@ -654,6 +657,7 @@ cdef class Channel(Publisher):
         """Let go of everything: consumers, unacked messages, an unfinished publish. The channel is closed or closing."""
         cdef size_t index
         cdef Subscription subscription
+        cdef dict detached = {}
         self.closing = True
         self.drop_publish()
         holders = [*self.consumers.values(), *self.getters.values(), *self.cancelled]
@@ -671,7 +675,14 @@ cdef class Channel(Publisher):
             if subscription.consumer is not None:
                 subscription.consumer.deactivate()
         for subscription in holders:
-            subscription.forget()
+            if subscription.handle and subscription.owner is not None:
+                detached.setdefault(subscription.owner, []).append(subscription.handle)
+                subscription.lose_owner()
+            else:
+                subscription.forget()
+        for owner, handles in detached.items():
+            if owner.link is not None:
+                owner.link.notify("detach", {"handles": handles})
         if self.parked:
             for _subscription, address, _delivery_no, _redelivered in self.parked:
                 message_release(<Message*><uint64_t>address)

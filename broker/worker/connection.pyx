@@ -225,6 +225,8 @@ cdef class Connection(Stream):
             elif kind == METHOD_CHANNEL_CLOSE:
                 # It crossed ours, whose close-ok is still to come: the id is not free before that.
                 self.send_method(frame.channel, ChannelCloseOk())
+            elif kind == METHOD_CHANNEL_OPEN:
+                raise ChannelError("second 'channel.open' seen")
             return 0
         if channel.expects != EXPECTS_METHOD:
             if channel.expects == EXPECTS_HEADER:

@@ -99,7 +99,7 @@ cdef class Subscription:
         else:
             self.channel.state.remove_subscription(self.ref)
             if self.handle and self.owner is not None and self.owner.link is not None:
-                self.owner.link.notify("detach", {"handle": self.handle})
+                self.owner.link.notify("detach", {"handles": [self.handle]})
             self.handle = 0
 
     def lose_owner(self):
@@ -139,7 +139,7 @@ cdef class LocalConsumer(Consumer):
         self.subscription = subscription
 
     cdef bint can_take(self) noexcept:
-        return self.active and self.within_prefetch() and self.subscription.channel.has_room(self.queue.offered_bytes)
+        return self.active and self.within_prefetch() and self.subscription.channel.has_room(self.queue.offered_bytes, self.no_ack)
 
     cdef int deliver(self, Message* message, uint64_t delivery_no, bint redelivered) except -1:
         return self.subscription.channel.deliver(self.subscription, message, delivery_no, redelivered)

@@ -334,7 +334,13 @@ class Worker:
         return subscription is not None and subscription.reply_name == name.encode()
 
     def _told_detach(self, link: Link, body: Any) -> None:
-        self._detach(body["handle"])
+        # First all, then each: or what comes back from the one would go to the next, on a channel that is gone.
+        for handle in body["handles"]:
+            consumer = self.state.attached.get(handle)
+            if consumer is not None:
+                consumer.deactivate()
+        for handle in body["handles"]:
+            self._detach(handle)
 
     def _told_set_prefetch(self, link: Link, body: Any) -> None:
         consumer = self.state.attached.get(body["handle"])

@@ -8,7 +8,10 @@ from collections.abc import Iterator
 import pytest
 from pika.spec import Basic, Channel, Connection, Exchange, Queue
 
+from tests.deadline import eventually
+from tests.inbox import Inbox
 from tests.node import Broker
+from tests.placement import Placement
 from tests.wire import FRAME_HEARTBEAT, WireClient, frame_bytes
 
 
@@ -68,6 +71,13 @@ def test_the_answer_to_a_close_after_a_malformed_frame_ends_the_connection(clien
     assert client.expect_end() == b""
 
 
+def test_a_channel_that_waits_for_close_ok_cannot_be_opened(client: WireClient) -> None:
+    client.send_method(1, Basic.Get(queue="none-such"))
+    assert client.expect(Channel.Close, 1).reply_code == 404
+    client.send_method(1, Channel.Open())
+    client.expect_connection_close(504, "CHANNEL_ERROR - second 'channel.open' seen", 20, 10)
+
+
 def test_close_ok_on_an_open_channel_is_no_method_of_a_client(client: WireClient) -> None:
     client.send_method(1, Channel.CloseOk())
     client.expect_connection_close(503, "COMMAND_INVALID - unimplemented method", 20, 41)
@@ -96,3 +106,39 @@ def test_line_breaks_vanish_from_names_that_are_declared_bound_or_deleted(client
     client.expect(Exchange.DeleteOk)
     client.send_method(1, Queue.Declare(queue=queue, passive=True))
     client.expect_channel_close(1, 404, f"NOT_FOUND - no queue '{queue}' in vhost '/'", 50, 10)
+
+
+def test_what_comes_back_from_a_closed_channel_goes_to_no_other_consumer_of_it(placement: Placement) -> None:
+    """Else it would be lost: the other one acknowledges nothing, and its channel is gone."""
+    queue = placement.queue()
+    for number in range(20):
+        placement.publisher.basic_publish("", queue, b"%d" % number)
+    holder = Inbox(placement.consumer, queue)
+    holder.take(20)
+    Inbox(placement.consumer, queue, auto_ack=True)
+    placement.consumer.close()
+    assert eventually(lambda: placement.owner.queue_declare(queue, passive=True).method.message_count == 20)
+
+
+def test_the_shared_limit_is_nothing_to_a_consumer_without_acks(placement: Placement) -> None:
+    queue, other = placement.queue(), placement.queue()
+    placement.consumer.basic_qos(prefetch_count=1, global_qos=True)
+    held = Inbox(placement.consumer, other)
+    free = Inbox(placement.consumer, queue, auto_ack=True)
+    placement.publisher.basic_publish("", other, b"held")
+    held.take_one()
+    for number in range(3):
+        placement.publisher.basic_publish("", queue, b"%d" % number)
+    assert free.bodies(3) == [b"0", b"1", b"2"]
+
+
+def test_a_limit_for_each_consumer_lifts_the_shared_one(placement: Placement) -> None:
+    queue = placement.queue()
+    placement.consumer.basic_qos(prefetch_count=1, global_qos=True)
+    placement.consumer.basic_qos(prefetch_count=3)
+    inbox = Inbox(placement.consumer, queue)
+    for number in range(4):
+        placement.publisher.basic_publish("", queue, b"%d" % number)
+    assert inbox.bodies(3) == [b"0", b"1", b"2"]
+    assert eventually(lambda: inbox.barrier() == 1)
+    assert inbox.waiting == []

@@ -28,8 +28,8 @@ ANSWER_WITHIN_S = 10.0
 FRAME_OVERHEAD = 8
 ROUNDS_MAX = 60  # a broker that is not quiet then never will be
 ROUNDS_QUIET = 2
-# An auto-delete queue may go a little after its last consumer, and nobody is told.
-ROUNDS_QUIET_AFTER_CONSUMERS = 6
+# An auto-delete queue may go a little after its last consumer, and a message through an exchange by way of the router; nobody is told.
+ROUNDS_QUIET_SLOW = 10
 PROBE = "probe"  # the connection that looks at queues; no script may use the name
 PROBE_CHANNEL = 1999  # on every connection, for what only that connection may look at
 FRAME_MAX = {"B": 4096}  # connection B's bodies come in many frames
@@ -139,7 +139,7 @@ class Performance:
         self.reply_address = "amq.rabbitmq.reply-to.nobody"
         self.sent_in_step = 0
         self.lingers = False
-        self.consumers_left = False  # in this step
+        self.is_slow = False  # what this step causes may come late
         self._client(PROBE)
 
     # --- arrivals
@@ -182,7 +182,7 @@ class Performance:
         self._on_state(client, channel, arrival.channel, method)
 
     def _on_state(self, client: _Client, channel: _Channel, number: int, method: Method) -> None:
-        self.consumers_left |= isinstance(method, methods.ConnectionClose | methods.ChannelClose)
+        self.is_slow |= isinstance(method, methods.ConnectionClose | methods.ChannelClose)
         if isinstance(method, methods.ConnectionClose):
             client.closed_by_server = True
             client.wire.send_method(0, methods.ConnectionCloseOk())
@@ -250,7 +250,8 @@ class Performance:
         """One step, until the broker is quiet again."""
         self.record = Record(str(step))
         self.lingers = step.lingers
-        self.consumers_left = step.operation in ("basic.cancel", "channel.close", "connection.close", "drop")
+        self.is_slow = step.operation in ("basic.cancel", "channel.close", "connection.close", "drop", "tx.commit")
+        self.is_slow |= step.operation == "publish" and bool(step.arguments.get("exchange"))
         client = self._client(step.connection, anew=step.ready)
         if step.operation == "drop":
             self._drop(client)
@@ -411,8 +412,8 @@ class Performance:
             state = self._look_at_queues()
             quiet = quiet + 1 if state == last and news == self.news else 1
             last = state
-            if self.consumers_left:
-                wanted = ROUNDS_QUIET_AFTER_CONSUMERS
+            if self.is_slow:
+                wanted = ROUNDS_QUIET_SLOW
             if quiet >= wanted:
                 break
         else:
@@ -561,7 +562,7 @@ class Performance:
             if letter == PROBE:
                 continue
             self.record = Record("closing")
-            self.consumers_left = True
+            self.is_slow = True
             if client.is_usable:
                 # One after the other: what comes back from this one may go to a consumer of the next.
                 client.wire.send_method(0, methods.ConnectionClose(reply_code=200, reply_text="bye"))
@@ -577,7 +578,7 @@ class Performance:
     def _empty(self) -> None:
         """Get everything, in order, on an ordinary channel of the probe connection."""
         probe = self.clients[PROBE]
-        for name in sorted(self.queues):
+        for name in sorted(self.queues, key=self.shown):
             self._open_channel(probe, 1)
             channel = probe.channel(1)
             channel.getting_no_ack = True

@@ -16,7 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from bench.peer import PROGRAMS, Peer
+from bench.peer import Peer
+from tests.clients.toolchain import require
 from tests.conftest import PEER, WORKERS
 from tests.differential.comparison import Intended, compare, read_intended
 from tests.differential.pair import Finding, Pair
@@ -40,8 +41,7 @@ def pair() -> Iterator[Pair]:
     """Both brokers, private to this module. Leveret's data lies in memory: what is compared is not how fast a disk is."""
     if PEER is not None:
         pytest.skip("both brokers are started here; LEVERET_TEST_PEER has no say")
-    if not (PROGRAMS / "rabbitmq-server").exists():
-        pytest.skip("NOT COMPARED WITH RABBITMQ: rabbitmq-server is missing (apt-get install --no-install-recommends rabbitmq-server)")
+    require("rabbitmq")
     memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else None
     with Peer() as peer, tempfile.TemporaryDirectory(prefix="leveret-differential-", dir=memory) as folder:
         node = Node(Path(folder) / "data", workers=WORKERS).start()
