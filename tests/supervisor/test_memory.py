@@ -55,9 +55,10 @@ def test_disk_alarm_with_a_limit_of_zero_never_comes() -> None:
 
 
 def test_gauge_sees_memory_grow_and_reads_zero_when_the_process_is_gone() -> None:
-    code = "import sys; input(); held = bytearray(b'x') * (64 << 20); print('grown', flush=True); input()"
+    code = "import sys; print('begun', flush=True); input(); held = bytearray(b'x') * (64 << 20); print('grown', flush=True); input()"
     with subprocess.Popen([sys.executable, "-c", code], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1) as process:
         assert process.stdin is not None and process.stdout is not None
+        assert process.stdout.readline() == "begun\n"
         gauge = MemoryGauge(process.pid)
         resident, own = gauge.read()
         assert 0 < own < resident
