@@ -30,6 +30,7 @@ ROUNDS_MAX = 60  # a broker that is not quiet then never will be
 ROUNDS_QUIET = 2
 # An auto-delete queue may go a little after its last consumer, and a message through an exchange by way of the router; nobody is told.
 ROUNDS_QUIET_SLOW = 10
+ROUNDS_QUIET_ROUTED = 4
 PROBE = "probe"  # the connection that looks at queues; no script may use the name
 PROBE_CHANNEL = 1999  # on every connection, for what only that connection may look at
 FRAME_MAX = {"B": 4096}  # connection B's bodies come in many frames
@@ -139,6 +140,7 @@ class Performance:
         self.reply_address = "amq.rabbitmq.reply-to.nobody"
         self.sent_in_step = 0
         self.lingers = False
+        self.is_routed = False  # this step publishes through exchanges
         self.is_slow = False  # what this step causes may come late
         self._client(PROBE)
 
@@ -250,8 +252,8 @@ class Performance:
         """One step, until the broker is quiet again."""
         self.record = Record(str(step))
         self.lingers = step.lingers
-        self.is_slow = step.operation in ("basic.cancel", "channel.close", "connection.close", "drop", "tx.commit")
-        self.is_slow |= step.operation == "publish" and bool(step.arguments.get("exchange"))
+        self.is_slow = step.operation in ("basic.cancel", "channel.close", "connection.close", "drop")
+        self.is_routed = step.operation == "tx.commit" or (step.operation == "publish" and bool(step.arguments.get("exchange")))
         client = self._client(step.connection, anew=step.ready)
         if step.operation == "drop":
             self._drop(client)
@@ -269,7 +271,14 @@ class Performance:
             wait(self._wires(), lambda: client.wire.ended, ANSWER_WITHIN_S)
         self._settle()
         self._sort_cancels()
+        if client.closed_by_server:
+            self._drop_last_deliveries(client.letter)
         return self.record
+
+    def _drop_last_deliveries(self, letter: str) -> None:
+        """While a connection breaks down, what one channel gives back may reach another, or not: nobody can use it any more."""
+        for stream in [stream for stream in self.record.streams if stream.startswith(letter + ".") and stream.endswith(" deliveries")]:
+            del self.record.streams[stream]
 
     def _sort_cancels(self) -> None:
         """Which of a channel's consumers hears first that their queue is gone means nothing."""
@@ -412,8 +421,8 @@ class Performance:
             state = self._look_at_queues()
             quiet = quiet + 1 if state == last and news == self.news else 1
             last = state
-            if self.is_slow:
-                wanted = ROUNDS_QUIET_SLOW
+            if self.is_slow or self.is_routed:
+                wanted = ROUNDS_QUIET_SLOW if self.is_slow else ROUNDS_QUIET_ROUTED
             if quiet >= wanted:
                 break
         else:
@@ -427,7 +436,9 @@ class Performance:
         for client in self.clients.values():
             if not client.is_usable:
                 continue
-            client.wire.send_method(PROBE_CHANNEL, methods.ChannelFlow(active=True))
+            # What was published through an exchange goes the same way through Leveret as an unbind, whose answer cannot overtake it.
+            unbind = methods.QueueUnbind(queue="none such", exchange="amq.direct", routing_key="probe")
+            client.wire.send_method(PROBE_CHANNEL, unbind if self.is_routed else methods.ChannelFlow(active=True))
             asked.append((client, None, 0))
             for number, channel in client.channels.items():
                 if channel.is_open and number:
