@@ -112,8 +112,7 @@ def test_two_thousand_connections_open_at_once_and_cost_little(fresh_node: MakeN
     crowd.close()
     print(f"{COUNT} connections in {took_s:.2f} s, {each:.0f} bytes each, over the workers {spread}")
     assert each <= MEMORY_EACH_MAX
-    # In a burst the line between workers (10 sockets in the kernel) can be full for a moment: those are served where they were accepted.
-    assert min(spread) >= 0.4 * COUNT, "evenly spread, though all came at once"
+    assert min(spread) >= 0.45 * COUNT, "evenly spread, though all came at once"
     assert took_s <= OPEN_WITHIN_S * busy_factor()
 
 
