@@ -3,7 +3,8 @@
 All workers share the supervisor's listening sockets, and whichever wakes first accepts. If another worker has fewer connections, the fresh
 socket is passed on to it (SCM_RIGHTS over a datagram socket) before a byte of it is read, so that two busy connections do not share a
 worker while another idles. Each worker tells the others how many it has, once per turn in which that changes. What is passed on is counted
-at once, and stays counted until the other says that it has come: its own number may be older than what is on the way.
+at once, and stays counted until the other says that it has come: its own number may be older than what is on the way. When the line to that
+worker is full for a moment, as in a burst, the socket waits here, and the others in the listener's backlog, for 20 ms at most.
 """
 
 from __future__ import annotations
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 ACCEPTS_PER_TURN = 8  # no more than fit into the line to one worker (net.unix.max_dgram_qlen, 10)
+LINE_FULL_PAUSE_S = 0.001
+LINE_FULL_TRIES = 20  # then we serve the client ourselves: that worker may be stopped
 OUT_OF_FILES_PAUSE_S = 0.2
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
@@ -37,6 +40,8 @@ class Acceptor:
         self._taken = [0] * worker_count  # taken over from each worker, since then
         self._load_called = False
         self._listener: socket.socket | None = None
+        self._waiting: socket.socket | None = None  # accepted, for a worker whose line is full
+        self._tries = 0
         path = self._handoff_path(worker.index)
         path.unlink(missing_ok=True)
         self._handoffs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
@@ -56,6 +61,9 @@ class Acceptor:
         if self._listener is not None:
             self._loop.remove_reader(self._listener.fileno())
             self._listener = None
+        if self._waiting is not None:
+            self._waiting.close()
+            self._waiting = None
         if self._handoffs.fileno() >= 0:
             self._loop.remove_reader(self._handoffs.fileno())
             self._handoffs.close()
@@ -64,6 +72,8 @@ class Acceptor:
         listener = self._listener
         for _ in range(ACCEPTS_PER_TURN):
             if listener is None:
+                return
+            if self._waiting is not None:
                 return
             try:
                 sock, _address = listener.accept()
@@ -96,19 +106,45 @@ class Acceptor:
             neighbour = self._worker.state.workers[index]
             if neighbour is not None and neighbour.link is not None and load < fewest:
                 best, fewest = index, load
-        if best != self._worker.index and self._pass_on(sock, best):
+        try:
+            passed_on = best != self._worker.index and self._pass_on(sock, best)
+        except BlockingIOError:
+            if self._tries < LINE_FULL_TRIES and self._listener is not None:
+                self._wait(sock, self._listener)
+                return
+            passed_on = False
+        self._tries = 0
+        if passed_on:
             self.loads[best] += 1
             self._sent[best] += 1
             return
         self._worker.accept(sock)
 
+    def _wait(self, sock: socket.socket, listener: socket.socket) -> None:
+        """Keep the socket for a millisecond, and accept no others meanwhile."""
+        self._waiting = sock
+        self._tries += 1
+        self._loop.remove_reader(listener.fileno())
+        self._loop.call_later(LINE_FULL_PAUSE_S, self._place_waiting)
+
+    def _place_waiting(self) -> None:
+        sock, self._waiting = self._waiting, None
+        if sock is None or self._listener is None:  # closed meanwhile
+            return
+        self._place(sock)
+        if self._waiting is None:
+            self._loop.add_reader(self._listener.fileno(), self._on_listener)
+
     def _pass_on(self, sock: socket.socket, index: int) -> bool:
+        """Whether it was taken. Raises `BlockingIOError` when the line is full."""
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as line:
                 line.connect(str(self._handoff_path(index)))
                 socket.send_fds(line, [bytes([self._worker.index])], [sock.fileno()])
+        except BlockingIOError:
+            raise
         except OSError:
-            return False  # it is down or overrun: we serve the client ourselves
+            return False  # it is down: we serve the client ourselves
         sock.close()
         return True
 
