@@ -23,7 +23,7 @@ cdef class Consumer:
     cdef readonly uint64_t unacked_bytes
     cdef readonly dict arguments
     cdef readonly uint64_t next_delivery_no
-    cdef Ledger ledger                  # delivery number -> message (item), position (number), flags; each slot holds a reference
+    cdef Ledger ledger                  # delivery number -> message (item), position (number), expiry, flags; each slot holds a reference
     cdef Turn turn                      # the queue's
 
     cdef bint can_take(self) noexcept

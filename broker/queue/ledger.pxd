@@ -21,6 +21,7 @@ cdef struct Slot:
     uint64_t key
     void* item                  # NULL: a hole
     uint64_t number
+    uint64_t expires_ms         # a deadline that goes with the item; 0: none
     uint32_t flags
 
 cdef struct Ledger:
@@ -64,7 +65,9 @@ cdef inline int ledger_reserve(Ledger* ledger) except -1:
     return 0
 
 
-cdef inline int ledger_append(Ledger* ledger, uint64_t key, void* item, uint64_t number, uint32_t flags) except -1:
+cdef inline int ledger_append(
+    Ledger* ledger, uint64_t key, void* item, uint64_t number, uint64_t expires_ms, uint32_t flags,
+) except -1:
     """Add a slot; `key` above every earlier one, `item` not NULL. MemoryError leaves the ledger as it was."""
     cdef Slot* slot
     ledger_reserve(ledger)
@@ -73,6 +76,7 @@ cdef inline int ledger_append(Ledger* ledger, uint64_t key, void* item, uint64_t
     slot.key = key
     slot.item = item
     slot.number = number
+    slot.expires_ms = expires_ms
     slot.flags = flags
     ledger.tail += 1
     ledger.live += 1

@@ -110,6 +110,7 @@ cdef class Queue:
                 message_retain(message)
                 entry.message = message
                 entry.position = self.next_position
+                entry.expires_ms = 0
                 entry.flags = 0
                 self.next_position += 1
                 self.published += 1
@@ -117,7 +118,7 @@ cdef class Queue:
                 if self.ready_count and not self.unfinished:    # `deliver` removed a consumer, whose messages came back
                     self.pump()
                 return 0
-        ring_push_back(&self.ring, message, self.next_position, 0)
+        ring_push_back(&self.ring, message, self.next_position, 0, 0)
         message_retain(message)
         self.next_position += 1
         self.published += 1
@@ -209,7 +210,7 @@ cdef class Queue:
             self.got_no_ack += 1
             return 1
         message_retain(entry.message)
-        ledger_append(&getter.ledger, delivery_no[0], entry.message, entry.position, entry.flags)
+        ledger_append(&getter.ledger, delivery_no[0], entry.message, entry.position, entry.expires_ms, entry.flags)
         self.unacked_count += 1
         self.unacked_bytes += entry.message.body_size
         getter.unacked_bytes += entry.message.body_size
@@ -424,7 +425,7 @@ cdef class Queue:
         if no_ack:
             self.delivered_no_ack += 1
         else:
-            ledger_append(&consumer.ledger, delivery_no, entry.message, entry.position, entry.flags)
+            ledger_append(&consumer.ledger, delivery_no, entry.message, entry.position, entry.expires_ms, entry.flags)
             self.unacked_count += 1
             self.unacked_bytes += entry.message.body_size
             consumer.unacked_bytes += entry.message.body_size
@@ -522,6 +523,7 @@ cdef class Queue:
                     continue
                 run[count].message = <Message*>slot.item
                 run[count].position = slot.number
+                run[count].expires_ms = slot.expires_ms
                 run[count].flags = entry_returned(slot.flags)
                 size += run[count].message.body_size
                 # A consumer's deliveries ascend by position until it is handed one that came back.
@@ -584,7 +586,7 @@ cdef class Queue:
         if self.purged.count:
             position = ring_at(&self.purged, self.purged.count - 1).position + 1
         try:
-            ring_push_back(&self.purged, message, position, 0)
+            ring_push_back(&self.purged, message, position, 0, 0)
         except MemoryError:
             message_release(message)
         return 0

@@ -22,6 +22,7 @@ cdef enum:
 cdef struct Entry:
     Message* message
     uint64_t position           # order of arrival in this queue, from 1; kept when the entry comes back
+    uint64_t expires_ms         # on the worker's monotonic clock, milliseconds; 0: never. Kept when the entry comes back
     uint32_t flags
 
 cdef struct Ring:
@@ -73,7 +74,7 @@ cdef inline int ring_reserve(Ring* ring, size_t more) except -1:
     return ring_resize(ring, capacity)
 
 
-cdef inline int ring_push_back(Ring* ring, Message* message, uint64_t position, uint32_t flags) except -1:
+cdef inline int ring_push_back(Ring* ring, Message* message, uint64_t position, uint64_t expires_ms, uint32_t flags) except -1:
     """Add behind the last; `position` above every other in the ring."""
     cdef Entry* entry
     if ring.count == ring.capacity:
@@ -82,6 +83,7 @@ cdef inline int ring_push_back(Ring* ring, Message* message, uint64_t position, 
     entry = ring_at(ring, ring.count)
     entry.message = message
     entry.position = position
+    entry.expires_ms = expires_ms
     entry.flags = flags
     ring.count += 1
     return 0

@@ -141,7 +141,7 @@ cdef class Channel(Publisher):
         """The delivery tag for one more message, remembered until it is settled (unless nobody will)."""
         self.last_delivery_tag += 1
         if not subscription.no_ack:
-            ledger_append(&self.unacked, self.last_delivery_tag, <void*>subscription, delivery_no, body_size)
+            ledger_append(&self.unacked, self.last_delivery_tag, <void*>subscription, delivery_no, 0, body_size)
             Py_INCREF(subscription)
             subscription.unacked_count += 1
             self.unacked_bytes += body_size

@@ -28,10 +28,10 @@ cdef class OpenRing:
         ring_free(&self.ring)
 
     def push_back(self, uint64_t position):
-        ring_push_back(&self.ring, NULL, position, 0)
+        ring_push_back(&self.ring, NULL, position, 0, 0)
 
     def push_front(self, uint64_t position):
-        cdef Entry entry = Entry(NULL, position, 0)
+        cdef Entry entry = Entry(NULL, position, 0, 0)
         ring_push_front(&self.ring, &entry)
 
     def pop_front(self):
@@ -45,7 +45,7 @@ cdef class OpenRing:
         cdef Entry* run = <Entry*>malloc(count * sizeof(Entry))
         cdef size_t index, cost
         for index in range(count):
-            run[index] = Entry(NULL, positions[index], 0)
+            run[index] = Entry(NULL, positions[index], 0, 0)
         cost = ring_merge_cost(&self.ring, run, count)
         ring_merge(&self.ring, run, count)
         free(run)
@@ -69,7 +69,7 @@ cdef class OpenHeap:
         heap_free(&self.heap)
 
     def push(self, uint64_t position):
-        cdef Entry entry = Entry(NULL, position, 0)
+        cdef Entry entry = Entry(NULL, position, 0, 0)
         heap_push(&self.heap, &entry)
 
     def pop(self):
@@ -94,7 +94,7 @@ cdef class OpenLedger:
         ledger_free(&self.ledger)
 
     def append(self, uint64_t key, uint64_t number):
-        ledger_append(&self.ledger, key, <void*>self, number, 0)
+        ledger_append(&self.ledger, key, <void*>self, number, 0, 0)
 
     def find(self, uint64_t key):
         cdef Slot* slot = ledger_find(&self.ledger, key)
