@@ -1,6 +1,7 @@
 from libc.stdint cimport uint32_t, uint64_t
 
 from leveret.queue.heap cimport Heap
+from leveret.queue.journal cimport Journal
 from leveret.queue.message cimport Message
 from leveret.queue.ring cimport Entry, Ring
 from leveret.queue.rotation cimport Rotation
@@ -12,6 +13,9 @@ from leveret.queue.consumer cimport Consumer
 cdef enum:
     PUMP_DELIVERIES_MAX = 1000  # per call of `pump`
     PUMP_RELEASES_MAX = 10000   # purged messages whose memory one call of `pump` gives back
+    # Paging: with less than this in the ring, more is read; so consumers do not wait for the disk one message at a time.
+    PAGE_IN_BELOW_MESSAGES = 1000
+    PAGE_IN_BELOW_BYTES = 1024 * 1024
 
 # Outcomes of a settle; the packets' numbers.
 cdef enum:
@@ -53,8 +57,17 @@ cdef class Queue:
 
     cdef Ring ring                      # ready, oldest first
     cdef Heap heap                      # ready too, see leveret.queue.heap
+    cdef Ring tail                      # ready too, behind what is paged out; empty when nothing is
     cdef Ring purged                    # no longer ours, memory not yet given back
     cdef uint64_t next_position
+    cdef readonly Journal journal       # None: everything stays in memory
+    cdef readonly size_t paged_count    # of the ready ones: not in memory
+    cdef readonly uint64_t paged_bytes
+    cdef uint64_t tail_bytes
+    cdef uint64_t paged_first           # where they begin; all of them lie behind the ring's last and before the tail's first
+    cdef uint64_t paged_last
+    cdef readonly uint64_t handed_through   # the highest position ever handed out
+    cdef bint marked                    # the journal knows that it has moved
     cdef Rotation rotation
     cdef uint32_t offered_bytes         # body of the message that consumers are asked about: `within_prefetch` looks at it
     cdef dict attached                  # Consumer -> None, in order of arrival: everybody who holds, or may hold, messages of ours
@@ -66,6 +79,10 @@ cdef class Queue:
     cdef int settle(self, Consumer consumer, uint64_t first, uint64_t last, int outcome) except -1
     cdef int take(self, Consumer getter, uint64_t* delivery_no, Entry* entry) except -1
     cdef int pump(self) except -1
+    # Paging.
+    cdef int page_out(self, size_t keep, uint64_t keep_bytes) except -1
+    cdef int refill(self) except -1
+    cdef int join_tail(self) except -1
     # What a subclass fills in.
     cdef int pump_later(self) except -1
     # From the consumer.
@@ -82,6 +99,7 @@ cdef class Queue:
     cdef int redeliver(self, Consumer consumer, uint64_t first, uint64_t last) except -1
     cdef uint32_t next_bytes(self) noexcept
     cdef int settled(self, Consumer consumer, size_t count, uint64_t size) except -1
+    cdef int handed(self, uint64_t position) except -1
     cdef int drop(self, Message* message) except -1
     cdef int release_purged(self, size_t count) except -1
     cdef int detach(self, Consumer consumer) except -1

@@ -7,6 +7,9 @@ How a message goes: `publish` hands it straight to the consumer whose turn it is
 oldest from the ring for as long as somebody can take it. A message handed over with acknowledgement lies in the consumer's ledger until
 it is settled; one that comes back returns to the place where it was, marked redelivered. Positions, given at publish, are that place.
 
+A queue with a journal (`leveret.queue.journal`) tells it of every persistent message that comes and goes. With much ready, what is far from
+its turn leaves memory (`page_out`) and comes back before its turn (`refill`).
+
 Between calls holds: with messages ready, nobody in the rotation can take one, or `unfinished` is set. All state is in order before
 `deliver` is called, so what a consumer does there (it may close its connection, which removes consumers) meets a sound queue.
 """
@@ -16,6 +19,7 @@ from libc.stdlib cimport free, malloc, qsort
 
 from leveret.queue.consumer cimport Consumer
 from leveret.queue.heap cimport heap_free, heap_pop, heap_push, heap_reserve
+from leveret.queue.journal cimport Journal, Page
 from leveret.queue.ledger cimport (
     Ledger,
     Slot,
@@ -28,9 +32,10 @@ from leveret.queue.ledger cimport (
     ledger_seek,
     ledger_tidy,
 )
-from leveret.queue.message cimport Message, message_release, message_retain
+from leveret.queue.message cimport MESSAGE_PERSISTENT, Message, message_release, message_retain
 from leveret.queue.ring cimport (
     ENTRY_REDELIVERED,
+    ENTRY_STORED,
     Entry,
     Ring,
     entry_returned,
@@ -40,6 +45,8 @@ from leveret.queue.ring cimport (
     ring_merge_cost,
     ring_pop_front,
     ring_push_back,
+    ring_reserve,
+    ring_split,
 )
 from leveret.queue.rotation cimport (
     Turn,
@@ -88,55 +95,72 @@ cdef class Queue:
             message_release(ring_at(&self.ring, index).message)
         for index in range(self.heap.count):
             message_release(self.heap.entries[index].message)
+        for index in range(self.tail.count):
+            message_release(ring_at(&self.tail, index).message)
         for index in range(self.purged.count):
             message_release(ring_at(&self.purged, index).message)
         ring_free(&self.ring)
         heap_free(&self.heap)
+        ring_free(&self.tail)
         ring_free(&self.purged)
         rotation_free(&self.rotation)
 
     # The hot path.
 
     cdef int publish(self, Message* message) except -1:
-        """Take a message in, retaining it. MemoryError: not taken. An error out of a consumer's `deliver`: taken."""
+        """Take a message in, retaining it; 1 if the journal has it now, else 0.
+
+        MemoryError: not taken. An error out of a consumer's `deliver`: taken.
+        """
         cdef Consumer consumer
         cdef Entry entry
+        cdef Ring* back
+        cdef bint stored = self.journal is not None and self.durable and message.flags & MESSAGE_PERSISTENT
         if self.ready_count == 0 and not self.handing:
             self.offered_bytes = message.body_size
             consumer = self.next_consumer()
             if consumer is not None:
-                if not consumer.no_ack:
+                if consumer.no_ack:     # gone as soon as it is here
+                    stored = False
+                else:
                     ledger_reserve(&consumer.ledger)
+                if stored:
+                    self.journal.add(self.next_position, 0, message)
                 message_retain(message)
                 entry.message = message
                 entry.position = self.next_position
                 entry.expires_ms = 0
-                entry.flags = 0
+                entry.flags = ENTRY_STORED if stored else 0
                 self.next_position += 1
                 self.published += 1
                 self.hand(consumer, &entry)
                 if self.ready_count and not self.unfinished:    # `deliver` removed a consumer, whose messages came back
                     self.pump()
-                return 0
-        ring_push_back(&self.ring, message, self.next_position, 0, 0)
+                return stored
+        back = &self.tail if self.paged_count else &self.ring
+        if stored:
+            ring_reserve(back, 1)
+            self.journal.add(self.next_position, 0, message)
+        ring_push_back(back, message, self.next_position, 0, ENTRY_STORED if stored else 0)
         message_retain(message)
+        if self.paged_count:
+            self.tail_bytes += message.body_size
         self.next_position += 1
         self.published += 1
         self.ready_count += 1
         self.ready_bytes += message.body_size
         if self.rotation.count and not self.unfinished:     # as when memory was out amid an earlier pump
             self.pump()
-        return 0
+        return stored
 
     cdef int offer(self, Message* message) except -1:
-        """`publish` if a consumer takes it now (1), else nothing (0): a publish with the immediate flag."""
+        """`publish` if a consumer takes it now (1; 2 if the journal has it), else nothing (0): a publish with the immediate flag."""
         if self.ready_count or self.handing:
             return 0
         self.offered_bytes = message.body_size
         if self.next_consumer() is None and not self.expects_consumer():
             return 0
-        self.publish(message)
-        return 1
+        return 1 + self.publish(message)
 
     cdef bint expects_consumer(self):
         """Whether a consumer is about to begin: its client may have heard consume-ok before the queue hears that it can take."""
@@ -174,6 +198,8 @@ cdef class Queue:
                     continue
                 message = <Message*>slot.item
                 size += message.body_size
+                if slot.flags & ENTRY_STORED:
+                    self.journal.settle(slot.number, message)
                 message_release(message)
                 ledger_erase(ledger, slot)
                 count += 1
@@ -208,7 +234,11 @@ cdef class Queue:
             self.redelivered += 1
         if getter.no_ack:
             self.got_no_ack += 1
+            if entry.flags & ENTRY_STORED:
+                self.journal.settle(entry.position, entry.message)
             return 1
+        if entry.position > self.handed_through:
+            self.handed(entry.position)
         message_retain(entry.message)
         ledger_append(&getter.ledger, delivery_no[0], entry.message, entry.position, entry.expires_ms, entry.flags)
         self.unacked_count += 1
@@ -245,6 +275,88 @@ cdef class Queue:
                 self.unfinished = True
                 self.pump_later()
             return 1
+        return 0
+
+    # Paging.
+
+    def keep_journal(self, Journal journal not None) -> None:
+        """From now on the journal is told; the queue has none yet, and holds nothing that a journal should know."""
+        assert self.journal is None
+        self.journal = journal
+
+    def recover(self, size_t count, uint64_t size, uint64_t first, uint64_t last, uint64_t handed_through) -> None:
+        """The journal holds `count` messages from before the process began, with bodies of `size` bytes, at positions from `first` to
+        `last`; those up to `handed_through` come back as redelivered. The queue is empty and has not been used."""
+        assert self.next_position == 1 and self.ready_count == 0
+        self.handed_through = handed_through
+        self.next_position = max(last, handed_through) + 1
+        self.paged_count = self.ready_count = count
+        self.paged_bytes = self.ready_bytes = size
+        self.paged_first = first
+        self.paged_last = last
+        self.refill()
+
+    cdef int page_out(self, size_t keep, uint64_t keep_bytes) except -1:
+        """Let go of what the journal can bring back, but for the `keep` messages, with bodies of `keep_bytes`, that are next."""
+        cdef size_t index = 0
+        cdef size_t count
+        cdef uint64_t size = 0
+        cdef Entry entry
+        if self.paged_count == 0:
+            while index < self.ring.count and index < keep and size < keep_bytes:
+                size += ring_at(&self.ring, index).message.body_size
+                index += 1
+            if index == self.ring.count:
+                return 0
+            ring_split(&self.ring, index, &self.tail)
+            for index in range(self.tail.count):
+                self.tail_bytes += ring_at(&self.tail, index).message.body_size
+        size = 0
+        count = self.journal.page_out(&self.tail, &size)
+        if count:
+            if self.paged_count == 0:
+                self.paged_first = ring_at(&self.tail, 0).position
+            self.paged_last = ring_at(&self.tail, count - 1).position
+            self.paged_count += count
+            self.paged_bytes += size
+            self.tail_bytes -= size
+            for index in range(count):
+                ring_pop_front(&self.tail, &entry)
+                message_release(entry.message)
+        elif self.paged_count == 0:
+            self.join_tail()
+        return 0
+
+    cdef int refill(self) except -1:
+        """Bring back the oldest of what is paged out, until enough of it is in memory for the next deliveries."""
+        cdef Page page
+        # Never fewer than two, so that one more can be taken and the queue still knows what is next.
+        while self.paged_count and (self.ring.count < 2 or (
+                self.ring.count < PAGE_IN_BELOW_MESSAGES
+                and self.ready_bytes - self.paged_bytes - self.tail_bytes < PAGE_IN_BELOW_BYTES)):
+            self.journal.page_in(self.paged_first, &self.ring, &page)
+            assert page.count <= self.paged_count and page.size <= self.paged_bytes
+            self.paged_count -= page.count
+            self.paged_bytes -= page.size
+            self.paged_first = page.last + 1
+        if self.paged_count == 0:
+            self.join_tail()
+        return 0
+
+    cdef int join_tail(self) except -1:
+        """Nothing is paged out: what came since follows the ring at once."""
+        cdef Ring emptied
+        cdef Entry entry
+        self.tail_bytes = 0
+        if self.ring.count == 0:
+            emptied = self.ring
+            self.ring = self.tail
+            self.tail = emptied
+        elif self.tail.count:
+            ring_reserve(&self.ring, self.tail.count)
+            while self.tail.count:
+                ring_pop_front(&self.tail, &entry)
+                ring_push_back(&self.ring, entry.message, entry.position, entry.expires_ms, entry.flags)
         return 0
 
     # What a subclass fills in.
@@ -336,10 +448,20 @@ cdef class Queue:
     def purge(self) -> int:
         """Drop everything ready, at once for all who look; of more than 10,000 the memory comes back over the next pumps. The number."""
         cdef size_t count = self.ready_count
+        cdef size_t index
         cdef Entry entry
         cdef Ring emptied
         self.ready_count = 0
         self.ready_bytes = 0
+        if self.paged_count:
+            self.journal.drop_pages(self.paged_first, self.paged_last)
+            self.paged_count = 0
+            self.paged_bytes = 0
+            self.tail_bytes = 0
+        if self.journal is not None:
+            for index in range(self.ring.count):
+                if ring_at(&self.ring, index).flags & ENTRY_STORED:
+                    self.journal.settle(ring_at(&self.ring, index).position, ring_at(&self.ring, index).message)
         if self.purged.count == 0:
             emptied = self.purged
             self.purged = self.ring
@@ -349,6 +471,13 @@ cdef class Queue:
             self.drop(entry.message)
         while self.heap.count:
             heap_pop(&self.heap, &entry)
+            if entry.flags & ENTRY_STORED:
+                self.journal.settle(entry.position, entry.message)
+            self.drop(entry.message)
+        while self.tail.count:
+            ring_pop_front(&self.tail, &entry)
+            if entry.flags & ENTRY_STORED:
+                self.journal.settle(entry.position, entry.message)
             self.drop(entry.message)
         if not self.handing:    # a consumer may yet be reading the one it is being handed
             self.release_purged(PUMP_RELEASES_MAX)
@@ -359,9 +488,13 @@ cdef class Queue:
 
     def clear(self) -> list[Consumer]:
         """The queue is being deleted: drop everything, ready and unacked, and let all consumers go. Those that consumed, for the caller
-        to tell. Large amounts of memory come back over the next pumps, so keep pumping for as long as `unfinished`."""
+        to tell. Large amounts of memory come back over the next pumps, so keep pumping for as long as `unfinished`.
+
+        The journal is let go first: whoever filled it in forgets the queue as a whole."""
         cdef Consumer consumer
         cdef size_t index
+        self.journal = None
+        self.paged_count = 0
         consumers = self.consumers
         for consumer in list(self.attached):
             self.cancel_consumer(consumer)
@@ -385,6 +518,8 @@ cdef class Queue:
             "message_bytes_ready": self.ready_bytes,
             "message_bytes_unacknowledged": self.unacked_bytes,
             "message_bytes": self.ready_bytes + self.unacked_bytes,
+            "messages_paged_out": self.paged_count,
+            "message_bytes_paged_out": self.paged_bytes,
             "consumers": self.consumer_count,
             "message_stats": {
                 "publish": self.published,
@@ -430,6 +565,8 @@ cdef class Queue:
             self.unacked_bytes += entry.message.body_size
             consumer.unacked_bytes += entry.message.body_size
             self.delivered += 1
+            if entry.position > self.handed_through:
+                self.handed(entry.position)
         rotation_advance(&self.rotation)
         self.handing = True
         try:                    # a `finally` costs nothing on the way that raises nothing, an `except` does
@@ -440,7 +577,17 @@ cdef class Queue:
             if not done:
                 self.undo_hand(consumer, delivery_no, entry)
         if no_ack:
+            if entry.flags & ENTRY_STORED:
+                self.journal.settle(entry.position, entry.message)
             message_release(entry.message)
+        return 0
+
+    cdef int handed(self, uint64_t position) except -1:
+        """It is the highest so far that somebody has and may give back: after a crash it must come back as redelivered."""
+        self.handed_through = position
+        if self.journal is not None and not self.marked:
+            self.marked = True
+            self.journal.mark()
         return 0
 
     cdef int undo_hand(self, Consumer consumer, uint64_t delivery_no, Entry* entry) except -1:
@@ -471,6 +618,8 @@ cdef class Queue:
 
     cdef int pop(self, Entry* entry) except -1:
         """Take the oldest ready one out, its reference with it."""
+        if self.paged_count and self.ring.count < PAGE_IN_BELOW_MESSAGES:
+            self.refill()
         if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
             heap_pop(&self.heap, entry)
         else:

@@ -16,6 +16,7 @@ cdef enum:
 # Flags of an entry. The upper 24 bits count how often it has been handed out and come back.
 cdef enum:
     ENTRY_REDELIVERED = 1
+    ENTRY_STORED = 2            # the queue's journal has it
     ENTRY_RETURN_UNIT = 0x100
     ENTRY_RETURNS_MAX = 0xFFFFFF00
 
@@ -122,6 +123,19 @@ cdef inline int ring_pop_front(Ring* ring, Entry* entry) except -1:
     ring.count -= 1
     if ring.count * 8 <= ring.capacity and ring.capacity > RING_CAPACITY_MIN:
         ring_shrink(ring)
+    return 0
+
+
+cdef inline int ring_split(Ring* ring, size_t index, Ring* rest) except -1:
+    """Move the entries from `index` on to `rest`, which is empty; MemoryError leaves both as they were."""
+    cdef size_t place
+    assert rest.count == 0 and index <= ring.count
+    ring_reserve(rest, ring.count - index)
+    for place in range(index, ring.count):
+        ring_at(rest, place - index)[0] = ring_at(ring, place)[0]
+    rest.count = ring.count - index
+    ring.count = index
+    ring_shrink(ring)
     return 0
 
 

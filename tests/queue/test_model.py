@@ -271,6 +271,8 @@ class QueueMachine(RuleBasedStateMachine):
             "message_bytes_ready": sum(len(body) for _, body, _ in self.model.ready),
             "message_bytes_unacknowledged": sum(map(len, unacked)),
             "message_bytes": sum(len(body) for _, body, _ in self.model.ready) + sum(map(len, unacked)),
+            "messages_paged_out": 0,
+            "message_bytes_paged_out": 0,
             "consumers": sum(consumer.consuming for consumer in self.consumers),
         }
         assert sum(self.queue.held()) == len(self.model.ready) + len(unacked)
