@@ -4,18 +4,25 @@ It owns one directory, knows records (maps) under integer ids, and no more of th
 then on only commits; one thread makes all commits, since LMDB's writer lock belongs to a thread. It is opened after exec and never crosses
 a fork. Nobody else opens it: management and tools ask the router.
 
-Layout, format version 1 (all numbers big-endian, so that keys sort by number):
+Layout, format version 2 (all numbers big-endian, so that keys sort by number):
 
     named database   key                      value
     meta             b"format"                u32   FORMAT_VERSION
     meta             b"records"               u32   version of what the records hold; the router's, compared for equality
     meta             b"next_id"               u64   no id from here on has been given out
+    meta             b"identity"              16 random bytes, made once: which store this is
     records          u64 id                   msgpack map
 
-To change the format: raise FORMAT_VERSION; teach `_check_format` to take the version before into the new form in one transaction, before
-anything is read; add the version to the list above with what is different; keep a directory written by the old version as a fixture
-under `tests/storage/` and a test that opens it. Never change what a version means. The version of the records is raised in the same way
-by whoever makes them (`leveret.router.entries`).
+    1   without the identity
+    2   with it
+
+The identity says whose ids these are. The shards' environments carry it too, so that one that was made under other definitions, where the
+same ids meant other queues, is never taken for this node's.
+
+To change the format: raise FORMAT_VERSION; teach `_bring_forward` to take the version before into the new form, in its one transaction
+and before anything is read; add the version to the list above with what is different; keep a directory written by the old version as a
+fixture under `tests/fixtures/` and a test that opens it. Never change what a version means. The version of the records is raised in the
+same way by whoever makes them (`leveret.router.entries`), who gives the function that brings them forward.
 
 What a commit promises: when `commit` returns, the batch is on the disk as a whole (`durable=True`), or outlives the process but not the
 machine (`durable=False`, for the session). When it raises `DiskFull`, nothing of it is there and a later commit may work. When it raises
@@ -27,7 +34,7 @@ from __future__ import annotations
 import logging
 import os
 import struct
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -36,13 +43,17 @@ import msgpack
 
 log = logging.getLogger(__name__)
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+IDENTITY_BYTES: Final = 16
 MAP_BYTES: Final = 1 << 40  # address space only; the file grows as it is used
 MAP_BYTES_LEAST: Final = 1 << 28
 SPARE_BYTES: Final = 1 << 20  # with less than this left beside the batch, a failed commit is a full disk's
 
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
+
+# From records of an older version (and that version) to what must be written to make them ours; None: that version is not known.
+Forwarder = Callable[[int, Mapping[int, dict[str, Any]]], Mapping[int, Mapping[str, Any] | None] | None]
 
 
 class StoreError(Exception):
@@ -64,12 +75,21 @@ class StoreFailed(StoreError):
 class Definitions:
     """One open environment.
 
-    directory: made if it is not there (mode 0700); records_version: 0..2**32 - 1; durable: whether a commit waits for the disk;
-    map_bytes: address space, halved down to MAP_BYTES_LEAST where the system does not give that much. Raises `ForeignStore` if what is
-    there cannot be used, `StoreFailed` if nothing can be made there.
+    directory: made if it is not there (mode 0700); records_version: 0..2**32 - 1; bring_forward: makes older records ours, without it only
+    that version is read; durable: whether a commit waits for the disk; map_bytes: address space, halved down to MAP_BYTES_LEAST where the
+    system does not give that much. `identity` is the store's own, 32 hexadecimal digits. Raises `ForeignStore` if what is there cannot be
+    used, `StoreFailed` if nothing can be made there, `DiskFull` if there is no room to make it or to bring it forward.
     """
 
-    def __init__(self, directory: Path, records_version: int, *, durable: bool = True, map_bytes: int = MAP_BYTES) -> None:
+    def __init__(
+        self,
+        directory: Path,
+        records_version: int,
+        bring_forward: Forwarder | None = None,
+        *,
+        durable: bool = True,
+        map_bytes: int = MAP_BYTES,
+    ) -> None:
         self.directory = directory
         self.durable = durable
         self._env = self._open(map_bytes)
@@ -77,7 +97,8 @@ class Definitions:
             self._env.reader_check()
             if not self._find_databases():
                 self._make_databases(records_version)
-            self._check_format(records_version)
+            self._check_format(records_version, bring_forward)
+            self.identity = self._read_identity()
         except lmdb.Error as error:
             self._env.close()
             raise ForeignStore(f"the definitions in {directory} cannot be read: {error}") from error
@@ -140,21 +161,56 @@ class Definitions:
                 txn.put(b"format", _U32.pack(FORMAT_VERSION), db=self._meta)
                 txn.put(b"records", _U32.pack(records_version), db=self._meta)
                 txn.put(b"next_id", _U64.pack(1), db=self._meta)
+                txn.put(b"identity", os.urandom(IDENTITY_BYTES), db=self._meta)
         except lmdb.Error as error:
             raise self._failure(error, 0) from error
 
-    def _check_format(self, records_version: int) -> None:
+    def _check_format(self, records_version: int, bring_forward: Forwarder | None) -> None:
         with self._env.begin() as txn:
             format_version, found = (txn.get(key, db=self._meta) for key in (b"format", b"records"))
         if format_version is None or found is None or len(format_version) != 4 or len(found) != 4:
             raise ForeignStore(f"{self.directory} does not hold definitions of this broker: they have no version")
-        for what, stored, ours in (("format", format_version, FORMAT_VERSION), ("records", found, records_version)):
-            (version,) = _U32.unpack(stored)
-            if version != ours:
-                raise ForeignStore(
-                    f"the definitions in {self.directory} have {what} version {version}, this broker reads version {ours}: "
-                    "use the version of the broker that wrote them, or export them there and import them here"
-                )
+        (stored_format,), (stored_records,) = _U32.unpack(format_version), _U32.unpack(found)
+        if not 1 <= stored_format <= FORMAT_VERSION:
+            raise self._foreign_version("format", stored_format, FORMAT_VERSION)
+        changes: Mapping[int, Mapping[str, Any] | None] = {}
+        if stored_records != records_version:
+            forward = bring_forward(stored_records, self.load()[0]) if bring_forward is not None else None
+            if forward is None:
+                raise self._foreign_version("records", stored_records, records_version)
+            changes = forward
+        if (stored_format, stored_records) != (FORMAT_VERSION, records_version):
+            self._bring_forward(stored_format, records_version, changes)
+            log.info(
+                "the definitions in %s were brought from format %d, records %d to format %d, records %d; older brokers cannot read them",
+                *(self.directory, stored_format, stored_records, FORMAT_VERSION, records_version),
+            )
+
+    def _foreign_version(self, what: str, version: int, ours: int) -> ForeignStore:
+        return ForeignStore(
+            f"the definitions in {self.directory} have {what} version {version}, this broker reads version {ours}: "
+            "use the version of the broker that wrote them, or export them there and import them here"
+        )
+
+    def _bring_forward(self, stored_format: int, records_version: int, changes: Mapping[int, Mapping[str, Any] | None]) -> None:
+        """All in one transaction: a kill leaves the old form or the new one."""
+        size = 0
+        try:
+            with self._env.begin(write=True) as txn:
+                if stored_format < 2:
+                    txn.put(b"identity", os.urandom(IDENTITY_BYTES), db=self._meta)
+                size = self._put_records(txn, changes)
+                txn.put(b"format", _U32.pack(FORMAT_VERSION), db=self._meta)
+                txn.put(b"records", _U32.pack(records_version), db=self._meta)
+        except lmdb.Error as error:
+            raise self._failure(error, size) from error
+
+    def _read_identity(self) -> str:
+        with self._env.begin() as txn:
+            identity = txn.get(b"identity", b"", db=self._meta)
+        if len(identity) != IDENTITY_BYTES:
+            raise ForeignStore(f"the definitions in {self.directory} are damaged: their identity is not {IDENTITY_BYTES} bytes")
+        return bytes(identity).hex()
 
     def load(self) -> tuple[dict[int, dict[str, Any]], int]:
         """Every record, and the next id. Raises `ForeignStore` at the first that cannot be read."""
@@ -177,17 +233,23 @@ class Definitions:
         size = 0
         try:
             with self._env.begin(write=True) as txn:
-                for record_id, record in changes.items():
-                    key = _U64.pack(record_id)
-                    if record is None:
-                        txn.delete(key, db=self._records)
-                    else:
-                        value = msgpack.packb(record, unicode_errors="surrogateescape")
-                        size += len(value)
-                        txn.put(key, value, db=self._records)
+                size = self._put_records(txn, changes)
                 txn.put(b"next_id", _U64.pack(next_id), db=self._meta)
         except lmdb.Error as error:
             raise self._failure(error, size) from error
+
+    def _put_records(self, txn: lmdb.Transaction, changes: Mapping[int, Mapping[str, Any] | None]) -> int:
+        """Returns the bytes that were put."""
+        size = 0
+        for record_id, record in changes.items():
+            key = _U64.pack(record_id)
+            if record is None:
+                txn.delete(key, db=self._records)
+            else:
+                value = msgpack.packb(record, unicode_errors="surrogateescape")
+                size += len(value)
+                txn.put(key, value, db=self._records)
+        return size
 
     def _failure(self, error: lmdb.Error, size: int) -> StoreError:
         """What a failed commit of `size` bytes means. LMDB says EIO for a full disk too: only the file system can tell."""

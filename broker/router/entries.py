@@ -3,7 +3,10 @@
 Plain data; the rules are `leveret.router.topology`'s, which alone makes and changes these.
 
 Ids. Everything that is stored has an id from one counter (u32, from 1, never used twice while the store lives). An exchange's or queue's
-id is what packets carry.
+id is what packets carry. Id 0 is the record of the shards, of which there is one.
+
+Shards. A queue lives on a shard, for good: that is where its messages are stored. Worker `shard % workers` owns the shard. There are at
+least as many shards as workers; their number never shrinks, so that a node with fewer workers than before still serves every queue.
 
 Changes, as the workers get them (`{"change": …}` maps); a snapshot is the same maps, in an order in which they can be applied:
 
@@ -15,24 +18,29 @@ Changes, as the workers get them (`{"change": …}` maps); a snapshot is the sam
     permissions_cleared  user, vhost
     exchange_added       id, vhost, name, type, durable, auto_delete, internal, arguments
     exchange_removed     id, vhost, name
-    queue_added          id, vhost, name, worker, durable, exclusive, auto_delete, owner, arguments
+    queue_added          id, vhost, name, shard, worker, durable, exclusive, auto_delete, owner, arguments
     queue_removed        id, vhost, name, worker
 
 Records, as the store keeps them: a map with `kind` and the fields of the object, under its id. Durable ones are what comes back after the
 node restarts; the others belong to the *session*: they outlive the router's process, not the node's. To change a record: raise
-`RECORDS_VERSION`, read the old form in `restore` and write the new one, and say so in the list below.
+`RECORDS_VERSION`, teach `bring_forward` to make the new form of the one before (`restore` knows the newest only), and say so in the list
+below.
 
-    1   kinds vhost, user, permissions, exchange, queue, binding (fields as `_record` of each class)
+    1   kinds vhost, user, permissions, exchange, queue, binding (fields as `record` of each class); a queue had `worker` for its `shard`
+    2   kind shards
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, NamedTuple
 
 from leveret.router.exchanges.exchange import EXCHANGE_BIT, Exchange
 
-RECORDS_VERSION: Final = 1
+RECORDS_VERSION: Final = 2
+SHARDS_ID: Final = 0
+SHARDS_MAX: Final = 64  # as many as workers at most (leveret.config): what a stored number may be
 
 Change = dict[str, Any]
 Record = dict[str, Any]
@@ -53,6 +61,22 @@ class Applied:
     result: dict[str, Any]
     changes: list[Change] = field(default_factory=list)
     stored: list[Stored] = field(default_factory=list)
+
+
+def bring_forward(version: int, records: Mapping[int, Record]) -> dict[int, Record | None] | None:
+    """What must be written to make records of an older version those of `RECORDS_VERSION`; None if that version is unknown."""
+    if version != 1:
+        return None
+    changes: dict[int, Record | None] = {}
+    count = 1
+    for record_id, record in records.items():
+        if record.get("kind") == "queue":
+            shard = record.get("worker")
+            changes[record_id] = {name: value for name, value in record.items() if name != "worker"} | {"shard": shard}
+            if isinstance(shard, int):  # else `restore` has the words for it
+                count = max(count, shard + 1)
+    changes[SHARDS_ID] = {"kind": "shards", "count": count}
+    return changes
 
 
 BindingKey = tuple[int, str, bytes]  # destination (an exchange's with EXCHANGE_BIT), binding key, arguments in normal form
@@ -131,11 +155,16 @@ class ExchangeEntry:
 
 @dataclass(slots=True, eq=False)
 class QueueEntry:
-    """A queue as the directory knows it. worker: index of the worker that holds it; owner: the connection of an exclusive one, else ""."""
+    """A queue as the directory knows it.
+
+    shard: where its messages are; worker: index of the one that owns that shard in this run; owner: the connection of an exclusive one,
+    else "".
+    """
 
     id: int
     vhost: str
     name: str
+    shard: int
     worker: int
     durable: bool
     exclusive: bool
@@ -158,6 +187,7 @@ class QueueEntry:
             "id": self.id,
             "vhost": self.vhost,
             "name": self.name,
+            "shard": self.shard,
             "worker": self.worker,
             "durable": self.durable,
             "exclusive": self.exclusive,
@@ -167,7 +197,7 @@ class QueueEntry:
         }
 
     def record(self) -> Record:
-        return {"kind": "queue"} | {name: value for name, value in self.added().items() if name not in ("change", "id")}
+        return {"kind": "queue"} | {name: value for name, value in self.added().items() if name not in ("change", "id", "worker")}
 
 
 @dataclass(slots=True, eq=False)

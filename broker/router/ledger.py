@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Final
 
 from leveret.codec.errors import InternalError
-from leveret.router.entries import RECORDS_VERSION, Record, Stored
+from leveret.router.entries import RECORDS_VERSION, Record, Stored, bring_forward
 from leveret.storage.definitions import Definitions, DiskFull, ForeignStore, StoreError
 
 log = logging.getLogger(__name__)
@@ -36,6 +36,8 @@ _WORKER_RECORDS: Final = 1 << 32  # beyond every id of the topology: a worker's 
 class Ledger:
     """Open, and loaded: `durable` and `session` are (records by id, next id), `worker_pids` the processes of this run by index.
 
+    `identity` says which definitions these are (leveret.storage.definitions).
+
     run_id: letters, digits and dashes. Raises `StoreError` (a sentence) if the durable environment cannot be used; a session that cannot be
     read is begun anew.
     """
@@ -43,7 +45,8 @@ class Ledger:
     def __init__(self, data_dir: Path, run_id: str) -> None:
         if not re.fullmatch(r"[A-Za-z0-9-]+", run_id):
             raise ValueError(f"run id {run_id!r}")
-        self._definitions = Definitions(data_dir / "definitions", RECORDS_VERSION)
+        self._definitions = Definitions(data_dir / "definitions", RECORDS_VERSION, bring_forward)
+        self.identity = self._definitions.identity
         self.durable: tuple[dict[int, Record], int] = self._definitions.load()
         self._session = self._open_session(data_dir / "session", run_id)
         records, next_id = self._session.load()

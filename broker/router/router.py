@@ -16,13 +16,15 @@ Requests:
 
 Notices to workers:
 
-    snapshot      {"version", "changes", "last"}   the whole topology, in parts; the first thing on a new link
-    changes       {"version", "changes"}           what one command changed (leveret.router.entries)
-    worker_down   {"index"}                        after the last verdict that named the process that has died
+    snapshot      {"version", "changes", "last", "identity", "shards"}
+                                           the whole topology, in parts; the first thing on a new link. shards: how many there are;
+                                           identity: of the definitions, whose ids the shards' stores use
+    changes       {"version", "changes"}   what one command changed (leveret.router.entries)
+    worker_down   {"index"}                after the last verdict that named the process that has died
 
 Notice from workers:
 
-    applied       {"version"}                      the replica is that far
+    applied       {"version"}              the replica is that far
 """
 
 from __future__ import annotations
@@ -43,10 +45,10 @@ from leveret.refusal import Refusal
 from leveret.router import listing
 from leveret.router.commands import COMMANDS, Command, CreateVhost, PutUser, SetPermissions, WorkerGone, from_map
 from leveret.router.distributor import Distributor, RouterLink
-from leveret.router.entries import Applied, Change, Stored
+from leveret.router.entries import SHARDS_ID, Applied, Change, Stored
 from leveret.router.ledger import Ledger
 from leveret.router.topology import BrokenRecord, Topology
-from leveret.storage.definitions import StoreError, StoreFailed
+from leveret.storage.definitions import ForeignStore, StoreError
 
 if TYPE_CHECKING:
     from leveret.supervisor.child import Child
@@ -85,9 +87,14 @@ class Router:
             self.topology.restore(*self.ledger.durable)
             left_out = self.topology.restore(*self.ledger.session, session=True)
         except (StoreError, BrokenRecord) as error:
-            code = refusal.CANNOT_CREATE if isinstance(error, StoreFailed) else refusal.DATA
+            code = refusal.DATA if isinstance(error, ForeignStore | BrokenRecord) else refusal.CANNOT_CREATE
             raise Refusal(str(error), code) from error
-        self.ledger.write([Stored(record_id, False, None) for record_id in left_out], self.topology.next_id)
+        corrections = [Stored(record_id, False, None) for record_id in left_out]
+        shards = self.topology.shards_record()
+        if self.ledger.durable[0].get(SHARDS_ID) != shards.record:
+            # Batches are kept in order, so it is on the disk before any queue of a new shard is.
+            corrections.append(shards)
+        self.ledger.write(corrections, self.topology.next_id)
         # They are in the topology now; kept here they would be in memory twice.
         self.ledger.durable = self.ledger.session = ({}, 0)
 
@@ -196,7 +203,16 @@ class Router:
         part = list(islice(changes, SNAPSHOT_CHANGES))
         while True:
             following = list(islice(changes, SNAPSHOT_CHANGES))
-            link.notify("snapshot", {"version": self.version, "changes": part, "last": not following})
+            link.notify(
+                "snapshot",
+                {
+                    "version": self.version,
+                    "changes": part,
+                    "last": not following,
+                    "identity": self.ledger.identity,
+                    "shards": self.topology.shards,
+                },
+            )
             if not following:
                 return
             part = following

@@ -44,6 +44,8 @@ from leveret.router.commands import (
     WorkerGone,
 )
 from leveret.router.entries import (
+    SHARDS_ID,
+    SHARDS_MAX,
     Applied,
     Binding,
     Change,
@@ -139,10 +141,11 @@ def generated_name() -> str:
 
 
 class Topology:
-    """The whole state. `workers`: how many there are; a queue stored for a worker beyond that is placed anew."""
+    """The whole state. `workers`: how many there are; `shards`: how many those own together, at least one each."""
 
     def __init__(self, workers: int, routing: RoutingChanges | None = None, place_balanced: bool = False) -> None:
         self.workers = workers
+        self.shards = workers
         self.place_balanced = place_balanced
         self.routing: RoutingChanges = routing if routing is not None else Unrouted()
         self.next_id = 1
@@ -206,6 +209,7 @@ class Topology:
         for record_id in sorted(records):
             by_kind.setdefault(str(records[record_id].get("kind")), []).append((record_id, records[record_id]))
         readers: dict[str, Callable[[int, Record], None]] = {
+            "shards": self._restore_shards,
             "vhost": self._restore_vhost,
             "user": self._restore_user,
             "permissions": self._restore_permissions,
@@ -221,13 +225,19 @@ class Topology:
             for record_id, record in by_kind.get(kind, ()):
                 try:
                     reader(record_id, record)
-                except (KeyError, TypeError, AmqpError) as error:
+                except (KeyError, TypeError, ValueError, AmqpError) as error:
                     if not session:
                         sentence = f"record {record_id} of the stored definitions, a {kind}, does not fit: {error!r}"
                         raise BrokenRecord(sentence) from error
                     left_out.append(record_id)
         self.next_id = max(self.next_id, next_id, max(records, default=0) + 1)
         return left_out
+
+    def _restore_shards(self, record_id: int, record: Record) -> None:
+        count = record["count"]
+        if record_id != SHARDS_ID or not 1 <= count <= SHARDS_MAX:
+            raise ValueError(f"{count!r} shards")
+        self.shards = max(self.shards, count)
 
     def _restore_vhost(self, record_id: int, record: Record) -> None:
         self.vhosts[record["name"]] = VhostEntry(record_id, record["name"], record["description"], tuple(record["tags"]))
@@ -248,9 +258,10 @@ class Topology:
         self._add_exchange(vhost, record_id, **fields)
 
     def _restore_queue(self, record_id: int, record: Record) -> None:
-        names = ("vhost", "name", "worker", "durable", "exclusive", "auto_delete", "owner", "arguments")
-        queue = QueueEntry(record_id, **{name: record[name] for name in names})
-        queue.worker %= self.workers
+        names = ("vhost", "name", "shard", "durable", "exclusive", "auto_delete", "owner", "arguments")
+        queue = QueueEntry(record_id, worker=record["shard"] % self.workers, **{name: record[name] for name in names})
+        if not 0 <= queue.shard < self.shards:
+            raise ValueError(f"it is on shard {queue.shard}, and there are {self.shards}")
         vhost = self.vhosts[queue.vhost]
         if queue.name in vhost.queues:
             raise KeyError(f"there are two queues '{queue.name}'")
@@ -262,8 +273,13 @@ class Topology:
         end = ends[destination & ID_MAX]
         self._add_binding(Binding(record_id, self.exchanges[record["source"]], end, record["routing_key"], record["arguments"]))
 
+    def shards_record(self) -> Stored:
+        """The number of shards, for the store."""
+        return Stored(SHARDS_ID, True, {"kind": "shards", "count": self.shards})
+
     def records(self) -> Iterator[Stored]:
         """Every record there is: what a store made from nothing would hold."""
+        yield self.shards_record()
         for vhost in self.vhosts.values():
             yield Stored(vhost.id, True, vhost.record())
         for user in self.users.values():
@@ -506,7 +522,10 @@ class Topology:
         check_queue_arguments(command.arguments, f"queue '{name}' in vhost '{vhost.name}'")
         worker = self._place(command)
         arguments = command.arguments or NO_ARGUMENTS
-        queue = QueueEntry(self._new_id(), vhost.name, name, worker, durable, command.exclusive, command.auto_delete, owner, arguments)
+        # Its shard is the worker's first. The worker's others are of a time with more workers; they only drain.
+        queue = QueueEntry(
+            self._new_id(), vhost.name, name, worker, worker, durable, command.exclusive, command.auto_delete, owner, arguments
+        )
         self._add_queue(vhost, queue)
         self._changed(queue.added())
         self._store(queue.id, queue.durable, queue.record())

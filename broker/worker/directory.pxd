@@ -25,7 +25,8 @@ cdef class QueueEntry:
     cdef readonly bint exclusive
     cdef readonly bytes arguments
     cdef readonly str owner         # id of the connection whose exclusive queue it is; "" for others
-    cdef readonly int worker        # index of the worker that has it
+    cdef readonly int shard         # where its messages are stored
+    cdef readonly int worker        # index of the worker that owns the shard
     cdef public Queue local         # the queue itself when that is us, else None
     cdef bytes name_bytes
 

@@ -25,6 +25,7 @@ class QueueEntry:
     exclusive: bool
     arguments: bytes
     owner: str
+    shard: int
     worker: int
     local: ShardQueue | None
     def __init__(self, change: Mapping[str, Any]) -> None: ...

@@ -40,6 +40,7 @@ cdef class QueueEntry:
         self.exclusive = change["exclusive"]
         self.arguments = change["arguments"]
         self.owner = change["owner"]
+        self.shard = change["shard"]
         self.worker = change["worker"]
         self.name_bytes = self.name.encode()
 

@@ -82,6 +82,8 @@ class Worker:
         self.alarm_reason = ""
         self.held_cancels: dict[Channel, list[BasicCancel]] = {}  # of channels that delete a queue: their delete-ok comes first
         self.loaded: asyncio.Future[None] = child.loop.create_future()
+        self.identity = ""  # of the definitions whose queue ids we use; the router's to tell, with the shards that are ours
+        self.shards: list[int] = []
         self._snapshot: list[dict[str, Any]] = []
         self._connection_no = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -218,6 +220,8 @@ class Worker:
 
     def _told_snapshot(self, link: Link, body: Any) -> None:
         """The router's whole topology, in one or several parts. After a router's restart it is compared with what we have."""
+        self.identity = body["identity"]
+        self.shards = list(range(self.index, body["shards"], len(self.state.workers)))
         self._snapshot += body["changes"]
         if not body["last"]:
             return

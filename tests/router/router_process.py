@@ -31,6 +31,8 @@ class ScriptedPeer:
         self.link: Link | None = None
         self.snapshot: list[dict[str, Any]] = []
         self.snapshot_parts = 0
+        self.identity = ""
+        self.shards = 0
         self.changes: list[dict[str, Any]] = []
         self.notices: list[tuple[str, Any]] = []
         self.says_applied = True
@@ -52,6 +54,7 @@ class ScriptedPeer:
         if verb == "snapshot":
             self.snapshot += body["changes"]
             self.snapshot_parts += 1
+            self.identity, self.shards = body["identity"], body["shards"]
             if body["last"]:
                 self.loaded.set()
         elif verb == "changes":

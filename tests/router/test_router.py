@@ -227,6 +227,25 @@ def test_a_killed_router_loses_nothing_and_a_new_run_keeps_what_is_durable(folde
     asyncio.run(main())
 
 
+def test_the_identity_and_the_number_of_shards_are_told_and_kept(folder: Path) -> None:
+    async def main() -> None:
+        identities = set()
+        for run, (workers, shards) in enumerate([(2, 2), (3, 3), (1, 3)]):
+            async with RouterProcess(folder, workers=workers) as router:
+                worker = await router.connect("worker", 0)
+                assert worker.shards == shards
+                identities.add(worker.identity)
+                await worker.do(DeclareQueue("/", f"q{run}", durable=True, worker=workers - 1))
+                await router.stop()
+        assert len(identities) == 1
+        async with RouterProcess(folder, workers=2) as router:
+            worker = await router.connect("worker", 0)
+            places = {change["name"]: (change["shard"], change["worker"]) for change in of_kind(worker.snapshot, "queue_added")}
+            assert places == {"q0": (1, 1), "q1": (2, 0), "q2": (0, 0)}
+
+    asyncio.run(main())
+
+
 def kept(changes: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """The additions that no later removal took back."""
     removed = {change["id"] for change in changes if change["change"] in ("queue_removed", "exchange_removed")}

@@ -28,6 +28,7 @@ from leveret.router.commands import (
     Unbind,
     WorkerGone,
 )
+from leveret.router.entries import RECORDS_VERSION, SHARDS_ID, bring_forward
 from leveret.router.topology import ID_MAX, BrokenRecord, Topology
 
 from tests.router.random_commands import WORKERS, args, lists_of_commands
@@ -269,6 +270,7 @@ def test_declaring_a_queue_tells_the_workers_all_about_it(topology: Topology) ->
             "id": applied.result["id"],
             "vhost": "/",
             "name": "q",
+            "shard": 2,
             "worker": 2,
             "durable": True,
             "exclusive": False,
@@ -482,7 +484,7 @@ def test_changes_and_records_tell_the_whole_story(commands: list[Command]) -> No
     """After any commands: the changes make the replica that a snapshot makes, and the records make the topology that they came from."""
     topology = Topology(WORKERS)
     followed: dict[Any, Any] = {}
-    store: dict[int, tuple[bool, dict[str, Any]]] = {}
+    store: dict[int, tuple[bool, dict[str, Any]]] = {SHARDS_ID: (True, {"kind": "shards", "count": WORKERS})}
     for command in [CreateVhost("/"), *commands]:
         try:
             applied = topology.apply(command)
@@ -515,7 +517,63 @@ def test_changes_and_records_tell_the_whole_story(commands: list[Command]) -> No
     durable = {id: record for id, (is_durable, record) in store.items() if is_durable}
     after_node_restart.restore(durable, topology.next_id)
     assert all(queue.durable and queue.worker == 0 for queue in after_node_restart.queues.values())
+    assert {id: queue.shard for id, queue in after_node_restart.queues.items()} == {
+        id: queue.shard for id, queue in topology.queues.items() if queue.durable
+    }
     assert all(exchange.durable for exchange in after_node_restart.exchanges.values())
+
+
+def stored_queue(shard: Any) -> dict[int, dict[str, Any]]:
+    """The records of a node with three shards and a queue."""
+    topology = new()
+    queue = topology.apply(DeclareQueue("/", "q", durable=True)).stored[0].record
+    assert queue is not None
+    return {stored.id: stored.record for stored in topology.records() if stored.record} | {9: queue | {"shard": shard}}
+
+
+def kept_through(topology: Topology, workers: int) -> Topology:
+    """What a node with that many workers makes of the topology after a restart."""
+    restarted = Topology(workers)
+    restarted.restore({stored.id: stored.record for stored in topology.records() if stored.durable and stored.record}, topology.next_id)
+    return restarted
+
+
+def places(topology: Topology) -> dict[str, tuple[int, int]]:
+    return {queue.name: (queue.shard, queue.worker) for queue in topology.queues.values()}
+
+
+def test_a_queue_keeps_its_shard_however_many_workers_there_are() -> None:
+    three = new()
+    for n in range(3):
+        three.apply(DeclareQueue("/", f"q{n}", durable=True, worker=n))
+    assert (three.shards, places(three)) == (3, {"q0": (0, 0), "q1": (1, 1), "q2": (2, 2)})
+
+    two = kept_through(three, 2)
+    assert (two.shards, places(two)) == (3, {"q0": (0, 0), "q1": (1, 1), "q2": (2, 0)})
+    assert two.queue_counts == [2, 1]
+    two.apply(DeclareQueue("/", "new", durable=True, worker=0))
+    assert places(two)["new"] == (0, 0), "shards beyond the workers only drain"
+
+    five = kept_through(two, 5)
+    assert (five.shards, places(five)) == (5, {"q0": (0, 0), "q1": (1, 1), "q2": (2, 2), "new": (0, 0)})
+    five.apply(DeclareQueue("/", "far", durable=True, worker=4))
+    assert five.shards_record() == (SHARDS_ID, True, {"kind": "shards", "count": 5})
+
+    one = kept_through(five, 1)
+    assert (one.shards, {worker for _, worker in places(one).values()}) == (5, {0})
+    assert places(kept_through(one, 5)) == places(five), "and back where they were"
+
+
+def test_records_of_version_1_had_a_worker_for_their_shard() -> None:
+    queue = {"kind": "queue", "name": "q", "worker": 4, "durable": True}
+    assert bring_forward(1, {1: {"kind": "vhost", "name": "/"}, 7: queue, 8: queue | {"worker": 2}}) == {
+        0: {"kind": "shards", "count": 5},
+        7: {"kind": "queue", "name": "q", "durable": True, "shard": 4},
+        8: {"kind": "queue", "name": "q", "durable": True, "shard": 2},
+    }
+    assert bring_forward(1, {}) == {0: {"kind": "shards", "count": 1}}
+    assert bring_forward(0, {7: queue}) is None
+    assert bring_forward(RECORDS_VERSION + 1, {7: queue}) is None
 
 
 @pytest.mark.parametrize(
@@ -523,9 +581,16 @@ def test_changes_and_records_tell_the_whole_story(commands: list[Command]) -> No
     [
         ({1: {"kind": "shovel"}}, "unknown kind: shovel"),
         ({1: {"kind": "vhost", "name": "/"}}, "record 1 of the stored definitions, a vhost, does not fit"),
+        ({0: {"kind": "shards", "count": 65}}, "record 0 of the stored definitions, a shards, does not fit: ValueError.'65 shards'"),
+        ({0: {"kind": "shards", "count": 0}}, "'0 shards'"),
+        ({0: {"kind": "shards", "count": "many"}}, "record 0 of the stored definitions, a shards, does not fit"),
+        ({1: {"kind": "shards", "count": 2}}, "record 1 of the stored definitions, a shards, does not fit"),
+        (stored_queue(shard=3), "record 9 of the stored definitions, a queue, does not fit: .*it is on shard 3, and there are 3"),
+        (stored_queue(shard=-1), "it is on shard -1, and there are 3"),
+        (stored_queue(shard="0"), "record 9 of the stored definitions, a queue, does not fit"),
         ({1: {"kind": "binding", "source": 7, "destination": 8, "routing_key": "", "arguments": b""}}, "record 1 of the stored"),
     ],
 )
 def test_a_store_that_does_not_fit_together_is_refused_in_a_sentence(records: dict[int, dict[str, Any]], sentence: str) -> None:
     with pytest.raises(BrokenRecord, match=sentence):
-        Topology(1).restore(records, 9)
+        Topology(1).restore(records, 10)

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import re
+import shutil
 import struct
 import subprocess
 import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +15,7 @@ import lmdb
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from leveret.router.entries import RECORDS_VERSION, SHARDS_ID, bring_forward
 from leveret.storage import definitions as module
 from leveret.storage.definitions import Definitions, DiskFull, ForeignStore, StoreFailed
 
@@ -45,6 +49,66 @@ def test_a_name_that_is_no_utf8_comes_back_as_it_went(directory: Path) -> None:
     store = Definitions(directory, 1)
     store.commit({1: {"name": name}}, 2)
     assert store.load()[0] == {1: {"name": name}}
+    store.close()
+
+
+def test_a_store_has_an_identity_of_its_own_for_good(tmp_path: Path) -> None:
+    one, other = Definitions(tmp_path / "one", 1), Definitions(tmp_path / "other", 1)
+    assert re.fullmatch("[0-9a-f]{32}", one.identity)
+    assert one.identity != other.identity
+    one.commit({1: RECORD}, 2)
+    one.close()
+    other.close()
+    again = Definitions(tmp_path / "one", 1)
+    assert again.identity == one.identity
+    again.close()
+
+
+FORMAT_1 = Path(__file__).parents[1] / "fixtures" / "definitions-1"
+
+
+@pytest.fixture
+def old(directory: Path) -> Path:
+    """Definitions as the first version of the format and of the records left them: two vhosts, a queue on worker 1, one on worker 2."""
+    return Path(shutil.copytree(FORMAT_1, directory))
+
+
+def test_the_format_before_is_brought_forward_with_its_records(old: Path) -> None:
+    store = Definitions(old, RECORDS_VERSION, bring_forward)
+    records, next_id = store.load()
+    queues = {record["name"]: record["shard"] for record in records.values() if record["kind"] == "queue"}
+    assert queues == {"durable": 1, "third": 2}
+    assert records[SHARDS_ID] == {"kind": "shards", "count": 3}
+    assert next_id > max(records)
+    store.close()
+    again = Definitions(old, RECORDS_VERSION)  # nothing is left to bring forward
+    assert (again.load(), again.identity) == ((records, next_id), store.identity)
+    again.close()
+
+
+def test_the_format_alone_can_be_old(old: Path) -> None:
+    store = Definitions(old, 1)
+    assert re.fullmatch("[0-9a-f]{32}", store.identity)
+    assert [record["worker"] for record in store.load()[0].values() if record["kind"] == "queue"] == [1, 2]
+    store.close()
+
+
+def test_records_that_nobody_can_bring_forward_are_refused_and_left_alone(old: Path) -> None:
+    before = (old / "data.mdb").read_bytes()
+    for forwarder in (None, lambda version, records: None):
+        with pytest.raises(ForeignStore, match="have records version 1, this broker reads version 9"):
+            Definitions(old, 9, forwarder)
+    assert (old / "data.mdb").read_bytes() == before
+
+
+def test_without_room_the_old_form_stays_and_is_brought_forward_later(old: Path) -> None:
+    def too_much(version: int, records: Mapping[int, dict[str, Any]]) -> dict[int, Any]:
+        return {number: {"filler": b"x" * 2000} for number in range(100, 300)}
+
+    with pytest.raises(DiskFull):
+        Definitions(old, RECORDS_VERSION, too_much, map_bytes=1 << 17)
+    store = Definitions(old, RECORDS_VERSION, bring_forward)
+    assert store.load()[0][SHARDS_ID]["count"] == 3
     store.close()
 
 
@@ -105,11 +169,13 @@ def write_raw(directory: Path, database: bytes, entries: dict[bytes, bytes]) -> 
         (
             b"format",
             struct.pack(">I", 7),
-            "have format version 7, this broker reads version 1: use the version of the broker that wrote them",
+            "have format version 7, this broker reads version 2: use the version of the broker that wrote them",
         ),
+        (b"format", struct.pack(">I", 0), "have format version 0, this broker reads version 2"),
         (b"records", struct.pack(">I", 2), "have records version 2, this broker reads version 1"),
         (b"format", b"", "they have no version"),
         (b"records", b"xy", "they have no version"),
+        (b"identity", b"short", "are damaged: their identity is not 16 bytes"),
     ],
 )
 def test_another_version_is_refused_in_a_sentence_and_left_alone(directory: Path, key: bytes, value: bytes, sentence: str) -> None:

@@ -21,7 +21,7 @@ def exchange(number: int, name: str, vhost: str = "/", **settings: Any) -> dict[
 
 def queue(number: int, name: str, vhost: str = "/", **settings: Any) -> dict[str, Any]:
     change = {"change": "queue_added", "id": number, "name": name, "vhost": vhost, "durable": True, "auto_delete": False}
-    return change | {"exclusive": False, "arguments": b"", "owner": "", "worker": 1} | settings
+    return change | {"exclusive": False, "arguments": b"", "owner": "", "shard": 1, "worker": 1} | settings
 
 
 def user(name: str, password: str = "secret", **settings: Any) -> dict[str, Any]:
