@@ -25,20 +25,21 @@ _STOP_S = 20.0
 class LeveretNode:
     """Leveret, running, with one worker for each core. `LeveretNode()` returns when it is ready; use it as a context manager.
 
-    `workers` is 0 for one a core. Raises NodeFailed when it does not come up.
+    `workers` is 0 for one a core; `durability` as in `leveret start`. Raises NodeFailed when it does not come up.
     """
 
     name = "Leveret"
-    fsyncs_before_confirm = False  # this version keeps messages in memory
 
-    def __init__(self, workers: int = 0) -> None:
-        self.label = f"{self.name} {__version__}"
+    def __init__(self, workers: int = 0, durability: str = "disk") -> None:
+        self.label = f"{self.name} {__version__} (durability {durability})"
+        self.fsyncs_before_confirm = durability == "disk"
         self.workers = workers or len(os.sched_getaffinity(0))
         self.port = spare_port()
         self.http_port = spare_port()
         self._folder = Path(tempfile.mkdtemp(prefix="leveret-bench-node-"))
         self._log = self._folder / "console.log"
         command = [sys.executable, "-m", "leveret", "start", "--data-dir", str(self._folder / "data"), "--workers", str(self.workers)]
+        command += ["--durability", durability]
         command += ["--port", str(self.port), "--http-port", str(self.http_port), "--host", "127.0.0.1", "--http-host", "127.0.0.1"]
         began = time.monotonic()
         with self._log.open("wb") as log:

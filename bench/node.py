@@ -25,7 +25,7 @@ class Node(Protocol):
     label: str  # name and version, for tables
     port: int
     start_s: float  # from the command to the first answered handshake
-    fsyncs_before_confirm: bool
+    fsyncs_before_confirm: bool  # of persistent messages to durable queues
 
     @property
     def pid(self) -> int:

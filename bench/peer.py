@@ -35,7 +35,7 @@ class Peer:
                 f"{server} is missing; the peer comes with Debian's package:\n  apt-get install --no-install-recommends rabbitmq-server"
             )
         self.version = _version(server)
-        self.label = f"{self.name} {self.version}"
+        self.label = f"{self.name} {self.version} (no fsync before a confirm)"
         self.port = spare_port()
         self.http_port = spare_port()
         self._folder = Path(tempfile.mkdtemp(prefix="leveret-bench-peer-"))

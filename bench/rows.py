@@ -45,6 +45,7 @@ class Row:
 
     rate_goal: at least so many times RabbitMQ's rate; cpu_goal: at most RabbitMQ's CPU per message divided by this;
     value_max, cpu_us_max: at most so much, whatever RabbitMQ does; higher_is_better: whether the value is a rate;
+    confirms: publishers wait for them; durable: persistent messages through durable queues;
     once: only a node that has just started gives a true figure, so there is one round of it, before all others.
     """
 
@@ -58,6 +59,7 @@ class Row:
     cpu_us_max: float | None = None
     higher_is_better: bool = True
     confirms: bool = False
+    durable: bool = False
     once: bool = False
 
 

@@ -17,6 +17,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Final
 
+from leveret.config import DURABILITIES
 from leveret.perf.fleet import LoadFailed, LoadStopped
 from leveret.perf.session import BrokerRefused, BrokerUnreachable
 from rich.console import Console
@@ -110,7 +111,7 @@ def table(rows: Sequence[Row], results: dict[str, Figures], nodes: Sequence[Node
         verdict = Verdict(row, figures)
         fsync = "-"
         if row.confirms:
-            fsync = ", ".join(f"{node.name} {'yes' if node.fsyncs_before_confirm else 'no'}" for node in nodes)
+            fsync = ", ".join(f"{node.name} {'yes' if row.durable and node.fsyncs_before_confirm else 'no'}" for node in nodes)
         limits = ", ".join(f"{name}: {figure.limit}" for name, figure in figures.items() if figure.limit)
         shown.add_row(
             row.title,
@@ -167,7 +168,10 @@ def to_json(rows: Sequence[Row], results: dict[str, Figures], nodes: Sequence[No
         "version": 1,
         "at": time.strftime("%Y-%m-%dT%H:%M:%SZ", time.gmtime()),
         "machine": {"cores": len(os.sched_getaffinity(0)), "kernel": platform.release(), "python": platform.python_version()},
-        "nodes": [{"name": node.name, "label": node.label, "start_s": node.start_s} for node in nodes],
+        "nodes": [
+            {"name": node.name, "label": node.label, "start_s": node.start_s, "fsyncs_before_confirm": node.fsyncs_before_confirm}
+            for node in nodes
+        ],
         "rounds": rounds,
         "seconds": timing.seconds,
         "rows": told,
@@ -182,6 +186,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="one short round: to see that it works, not how fast")
     parser.add_argument("--only", choices=("leveret", "rabbitmq"), help="one broker alone, without ratios")
     parser.add_argument("--workers", type=int, default=0, help="Leveret's workers (as many as cores)")
+    parser.add_argument("--durability", choices=DURABILITIES, default="disk", help="Leveret's durability (disk)")
     parser.add_argument("--json", type=Path, default=None, metavar="FILE", help="where the figures go (bench/results/<time>.json)")
     options = parser.parse_args()
     known = {row.name: row for row in ROWS}
@@ -198,7 +203,7 @@ def main() -> None:
             if options.only != "leveret":
                 nodes.append(stack.enter_context(Peer()))
             if options.only != "rabbitmq":
-                nodes.append(stack.enter_context(LeveretNode(options.workers)))
+                nodes.append(stack.enter_context(LeveretNode(options.workers, options.durability)))
             results = measure_all(rows, nodes, rounds, timing, console)
             told = to_json(rows, results, nodes, rounds, timing)
             console.print(table(rows, results, nodes))

@@ -29,6 +29,11 @@ SYSTEM_DATA_DIR = Path("/var/lib/leveret")
 WORKERS_MAX = 64  # a message's verdict names its workers in one 64-bit word (leveret.link.packets)
 FRAME_MIN_BYTES = 4096  # AMQP 0-9-1, 4.2.3: a peer may always send this much
 MESSAGE_SIZE_CAP_BYTES = 512 * 1024 * 1024  # RabbitMQ's hard cap
+# The durabilities there are, and what each promises of a confirmed persistent message, in the words that people are told.
+DURABILITIES: Mapping[str, str] = {
+    "disk": "a confirm waits for the disk: what is confirmed survives a power cut",
+    "os": "a confirm waits for the operating system only: it survives any crash of the broker, but a power cut may lose the last moments",
+}
 
 
 class Kind(Protocol):
@@ -283,6 +288,12 @@ class Settings:
         Choice(("client-local", "balanced")),
         "Where a new queue lives: on the worker of the client that declares it (fewest hops), or on the worker with the fewest queues.",
         "client-local",
+    )
+    durability: str = _option(
+        Choice(tuple(DURABILITIES)),
+        'When a persistent message is confirmed: "disk", once it is on the disk; "os", once the operating system has it, which survives '
+        "a crash of the broker but not a power cut.",
+        "disk",
     )
     statistics_interval_ms: int = _option(Whole(100, 3_600_000), "How often the counters behind the rates are read.", 5000)
     shutdown_timeout_s: float = _option(

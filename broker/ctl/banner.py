@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from leveret.config import Settings
+from leveret.config import DURABILITIES, Settings
 from leveret.supervisor.listeners import shown
 
 _EVERY = {"::", "0.0.0.0"}
@@ -23,7 +23,7 @@ def banner(facts: Mapping[str, Any], settings: Settings, file: Path | None, star
         "data": str(facts["data_dir"]),
         "config": str(file) if file is not None else "defaults, environment and flags (no file)",
         "memory": f"publishers are held back above {_size(facts['memory_limit_bytes'])}",
-        "durability": "messages live in memory only in this version; durable exchanges, queues and bindings survive a restart",
+        "durability": f"{settings.durability}: {DURABILITIES[settings.durability]}",
     }
     if settings.product != "Leveret":
         rows["told as"] = f"{settings.product} {settings.version}"

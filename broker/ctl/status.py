@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from leveret.config import DURABILITIES
 from leveret.ctl.control_client import ControlClient
 from leveret.logs import escaped
 from rich.console import Console, Group, RenderableType
@@ -76,6 +77,7 @@ def _head(facts: Mapping[str, Any], overview: Mapping[str, Any], node: Mapping[s
         ("AMQP", f"port {facts['amqp_port']} on {facts['amqp_host']}"),
         ("HTTP", f"port {facts['http_port']} on {facts['http_host']}"),
         ("data", str(facts["data_dir"])),
+        ("durability", _durability(node)),
         ("memory", f"{size(node.get('mem_used', 0))} used, publishers held back above {size(node.get('mem_limit', 0))}"),
         ("disk", f"{size(node.get('disk_free', 0))} free, limit {size(node.get('disk_free_limit', 0))}"),
         (
@@ -93,6 +95,11 @@ def _head(facts: Mapping[str, Any], overview: Mapping[str, Any], node: Mapping[s
         is_bad = name == "silent" or (name == "alarms" and bool(alarms))
         table.add_row(Text(name, style="bold"), Text(escaped(text), style="bold red" if is_bad else ""))
     return table
+
+
+def _durability(node: Mapping[str, Any]) -> str:
+    mode = str(node.get("durability", "unknown"))
+    return f"{mode}: {DURABILITIES[mode]}" if mode in DURABILITIES else mode
 
 
 def _rates(stats: Mapping[str, Any]) -> str:

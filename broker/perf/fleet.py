@@ -92,6 +92,7 @@ class Fleet:
         self._selector = selectors.DefaultSelector()
         self._idle: list[Session] = []
         self._declared = False
+        self._server = ""
         self._rss_max_bytes = 0
         self._sampled_at_s = 0.0
         self._machine_busy_share = 0.0
@@ -277,6 +278,7 @@ class Fleet:
         match event["event"]:
             case "ready":
                 loader.ready += 1
+                self._server = event.get("server", self._server)
             case "progress":
                 loader.count = event["count"]
             case "measured":
@@ -307,6 +309,7 @@ class Fleet:
 
         return Report(
             plan=self.plan,
+            server=self._server,
             published_per_s=_rate(measured, "publisher"),
             received_per_s=_rate(measured, "consumer"),
             published=self._progress.published,

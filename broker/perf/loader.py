@@ -279,7 +279,7 @@ def _serve(commands: Commands) -> None:
         match command["do"]:
             case "connect":
                 loader = Loader(Plan.from_json(command["plan"]), command["role"], command["index"])
-                tell("ready", frame_max=loader.session.frame_max)
+                tell("ready", frame_max=loader.session.frame_max, server=loader.session.server)
             case "declare":
                 assert loader is not None
                 declare(loader.session, loader.plan)

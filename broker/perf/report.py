@@ -62,9 +62,13 @@ class BrokerUse:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """Rates are messages/s of the measured time; counts are of the whole load, warm-up and draining included."""
+    """Rates are messages/s of the measured time; counts are of the whole load, warm-up and draining included.
+
+    `server` is what the broker called itself, "" if nothing.
+    """
 
     plan: Plan
+    server: str
     published_per_s: float
     received_per_s: float
     published: int
@@ -148,6 +152,7 @@ class Report:
         return {
             "version": JSON_VERSION,
             "plan": plan,
+            "server": self.server,
             "messages_per_s": self.messages_per_s,
             "published_per_s": self.published_per_s,
             "received_per_s": self.received_per_s,
@@ -170,6 +175,8 @@ class Report:
         table.add_column(style="bold")
         table.add_column(justify="right")
         table.add_column()
+        if self.server:
+            table.add_row("broker", "", self.server)
         if self.plan.publishers:
             table.add_row("published", f"{self.published_per_s:,.0f}", f"msg/s   {_volume(self.published_per_s * self.plan.size)}")
         if self.plan.consumers:

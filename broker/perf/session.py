@@ -7,12 +7,13 @@ before and after a load, and the benches open idle connections with it. It sends
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterator
-from typing import Final, TypeVar
+from collections.abc import Iterator, Mapping
+from typing import Any, Final, TypeVar
 
 from leveret.codec import methods
 from leveret.codec.errors import AmqpError
 from leveret.codec.frames import PROTOCOL_HEADER, FrameReader, encode_method_frame
+from leveret.logs import escaped
 from leveret.perf.plan import Target
 
 FRAME_MAX: Final = 131_072  # what RabbitMQ proposes; a line's inbox holds two
@@ -20,6 +21,7 @@ CHANNEL_ID: Final = 1
 _TIMEOUT_S: Final = 30.0
 _METHOD: Final = 1
 _HEAD_SIZE: Final = 7
+_TOLD_CHARACTERS_MAX: Final = 60
 
 Reply = TypeVar("Reply", bound=methods.Method)
 
@@ -50,10 +52,18 @@ def refusal(method: methods.Method) -> BrokerRefused | None:
     return None
 
 
+def told(server_properties: Mapping[str, Any]) -> str:
+    """What a broker calls itself, "" if nothing: product, version, and the durability if it has one: "Leveret 0.1.0, durability disk"."""
+    texts = [value if isinstance(value := server_properties.get(name), str) else "" for name in ("product", "version", "durability")]
+    product, version, durability = (escaped(text[:_TOLD_CHARACTERS_MAX]) for text in texts)
+    return f"{product} {version}".strip() + (f", durability {durability}" if durability else "")
+
+
 class Session:
     """An open connection with one open channel (`CHANNEL_ID`). Every call may raise BrokerRefused or BrokerUnreachable.
 
     `name` is shown by the broker as the connection's name. `frame_max` is what both sides agreed to, in bytes with the 8 around a payload.
+    `server` is what the broker calls itself, in a few words.
     """
 
     def __init__(self, target: Target, name: str) -> None:
@@ -64,6 +74,7 @@ class Session:
             raise BrokerUnreachable(f"no connection to {target.host}:{target.port}: {error.strerror or error}") from None
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self.frame_max = FRAME_MAX
+        self.server = ""
         try:
             self._shake_hands(target, name)
             self.request(CHANNEL_ID, methods.ChannelOpen(), methods.ChannelOpenOk)
@@ -73,7 +84,7 @@ class Session:
 
     def _shake_hands(self, target: Target, name: str) -> None:
         self._send(PROTOCOL_HEADER)
-        self._await(0, methods.ConnectionStart)
+        self.server = told(self._await(0, methods.ConnectionStart).server_properties)
         capabilities = {"publisher_confirms": True, "basic.nack": True, "connection.blocked": True, "consumer_cancel_notify": True}
         # A broker that refuses the user says so with connection.close only to a client that announces this capability.
         capabilities["authentication_failure_close"] = True

@@ -85,7 +85,7 @@ class Supervisor:
 
     `command` says how a child is started (tests put stand-ins there). `on_ready` is called once, with the facts that also go into
     `node.json`: pid, run_id, node_name, version, amqp_host, amqp_port, http_host, http_port, control_socket, data_dir, runtime_dir,
-    workers, memory_limit_bytes, started_at (seconds since 1970).
+    workers, durability, memory_limit_bytes, started_at (seconds since 1970).
     """
 
     def __init__(
@@ -219,7 +219,10 @@ class Supervisor:
         self.is_ready = True
         facts = self.ready_facts()
         self._data_dir.write_node(facts)
-        log.info("node ready after %.2f s", time.monotonic() - self._started_monotonic)
+        log.info(
+            "node ready after %.2f s, %d workers, durability %s",
+            *(time.monotonic() - self._started_monotonic, self.settings.workers, self.settings.durability),
+        )
         self._on_ready(facts)
         readiness.notify(READY=1, STATUS=f"serving AMQP on port {self._amqp_port}")
         self._start(self._post("management"))
@@ -374,6 +377,7 @@ class Supervisor:
             "data_dir": str(self.settings.data_dir),
             "runtime_dir": str(self.settings.runtime_dir),
             "workers": self.settings.workers,
+            "durability": self.settings.durability,
             "memory_limit_bytes": self._watermark.limit_bytes,
             "started_at": self.started_at,
         }
@@ -413,6 +417,7 @@ class Supervisor:
             "data_dir": str(self.settings.data_dir),
             "runtime_dir": str(self.settings.runtime_dir),
             "workers": self.settings.workers,
+            "durability": self.settings.durability,
             "files_max": self._files_max,
             "processes": processes,
             "alarms": self.alarms(),

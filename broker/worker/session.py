@@ -64,6 +64,7 @@ def server_properties(settings: Settings) -> dict[str, Any]:
         "platform": f"Python {platform.python_version()}",
         "copyright": "Copyright (c) the Leveret authors.",
         "information": "Licensed under the Apache License 2.0.",
+        "durability": settings.durability,  # ours: what a confirm means, for whoever measures
         "capabilities": {
             "publisher_confirms": True,
             "exchange_exchange_bindings": True,

@@ -75,6 +75,7 @@ EXAMPLES: dict[str, tuple[str, str, Any]] = {
     "message_size_max_bytes": ('"512 MiB"', "512M", 512 << 20),
     "handshake_timeout_s": ("2", "2", 2.0),
     "handshakes_max": ("9", "9", 9),
+    "durability": ('"os"', "os", "os"),
     "queue_leader_locator": ('"balanced"', "balanced", "balanced"),
     "statistics_interval_ms": ("1000", "1000", 1000),
     "shutdown_timeout_s": ("0.5", "0.5", 0.5),

@@ -44,6 +44,7 @@ NODE = {
     "disk_free": 9 << 30,
     "disk_free_limit": 50_000_000,
     "disk_free_alarm": False,
+    "durability": "os",
     "processes": [PROCESS, PROCESS | {"name": "router", "pid": None, "state": "restarting", "running": False}],
 }
 QUEUE = {
@@ -104,6 +105,7 @@ def test_status_shows_node_processes_queues_and_connections(api: StandInApi, dat
         "messages 1,234,656 in queues: 1,234,567 ready, 89 unacked",
         "rates 5,000/s published, 10/s delivered",
         "objects 1 connections, 1 channels, 2 consumers, 7 exchanges, 41 queues",
+        "durability os: a confirm waits for the operating system only",
         "alarms none",
         "worker-0 4242 running 1.75 12.5 21.0 MiB 17 3 1 h 2 min 2.0 KiB",
         "router - restarting",

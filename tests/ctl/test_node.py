@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import subprocess
 import sys
 from collections.abc import Callable
@@ -12,6 +13,8 @@ from typing import Any
 import pika
 import pika.exceptions
 import pytest
+from leveret.perf.fleet import Fleet
+from leveret.perf.plan import Plan
 from leveret.refusal import OK, UNAVAILABLE
 
 from tests.deadline import eventually
@@ -76,6 +79,22 @@ def test_status_shows_a_client_s_queue_and_connection(fresh_node: MakeNode) -> N
     assert "messages 3 in queues: 3 ready, 0 unacked" in text
     assert "/ status-queue 3 0 0" in text
     connection.close()
+
+
+@pytest.mark.parametrize("durability", ["disk", "os"])
+def test_the_running_durability_is_told_wherever_people_look(fresh_node: MakeNode, durability: str) -> None:
+    node = fresh_node(workers=1, **({"durability": durability} if durability != "disk" else {}))
+    log = node.log_path.read_text()
+    assert f"durability  {durability}: a confirm waits for the " in log  # the banner
+    assert re.search(rf"node ready after [0-9.]+ s, 1 workers, durability {durability}\n", log)
+    shown = leveret("status", "--data-dir", str(node.data_dir)).stdout
+    assert f"durability {durability}: a confirm waits for the " in " ".join(shown.split())
+    assert (node.api("overview")["durability"], node.api("nodes")[0]["durability"]) == (durability, durability)
+    with node.connect() as connection:
+        properties = connection._impl.server_properties
+    assert properties["durability"] == durability
+    with Fleet(Plan(uri=node.url, messages=10)) as fleet:
+        assert fleet.run().server.endswith(f", durability {durability}")
 
 
 def test_stop_ends_the_node_and_closes_its_clients_with_320(fresh_node: MakeNode) -> None:

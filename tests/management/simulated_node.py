@@ -188,6 +188,7 @@ NODE: dict[str, Any] = {
     "uptime_s": 13.0,
     "data_dir": "/data",
     "workers": 2,
+    "durability": "os",
     "files_max": 4096,
     "processes": [
         process("supervisor", "supervisor", 0, 100),

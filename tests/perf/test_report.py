@@ -12,6 +12,7 @@ from leveret.perf.histogram import Histogram
 from leveret.perf.plan import Plan
 from leveret.perf.process_tree import Usage
 from leveret.perf.report import BrokerUse, LoaderUse, Report
+from leveret.perf.session import told
 from rich.console import Console
 
 QUIET = LoaderUse("publisher 0", elapsed_s=10.0, cpu_s=1.0, starved_s=0.5)
@@ -21,6 +22,7 @@ def report_of(**fields: Any) -> Report:
     """A load that went well, but for `fields`."""
     report = Report(
         plan=Plan(uri="amqp://me:secret@host:5673/v"),
+        server="Leveret 0.1.0, durability disk",
         published_per_s=1000.0,
         received_per_s=1000.0,
         published=10_000,
@@ -124,15 +126,31 @@ def test_json_holds_the_load_and_no_password() -> None:
     latency.record(1_500)
     text = json.dumps(report_of(latency=latency).to_json())
     assert "secret" not in text
-    told = json.loads(text)
-    assert told["plan"]["uri"] == "amqp://host:5673/v"
-    assert told["latency_us"]["p50"] == 1.5
-    assert told["confirm_latency_us"] is None
+    shown = json.loads(text)
+    assert shown["plan"]["uri"] == "amqp://host:5673/v"
+    assert shown["server"] == "Leveret 0.1.0, durability disk"
+    assert shown["latency_us"]["p50"] == 1.5
+    assert shown["confirm_latency_us"] is None
+
+
+@pytest.mark.parametrize(
+    ("properties", "text"),
+    [
+        ({"product": "Leveret", "version": "0.1.0", "durability": "os"}, "Leveret 0.1.0, durability os"),
+        ({"product": "RabbitMQ", "version": "3.10.8", "capabilities": {}}, "RabbitMQ 3.10.8"),
+        ({"product": b"bytes", "version": None}, ""),
+        ({}, ""),
+        ({"product": "evil\x1b[2J"}, "evil\\x1b[2J"),
+        ({"product": "x" * 100_000}, "x" * 60),
+    ],
+)
+def test_a_broker_is_told_by_what_it_calls_itself(properties: dict[str, Any], text: str) -> None:
+    assert told(properties) == text
 
 
 def test_the_table_shows_rates_and_faults() -> None:
     console = Console(width=100, record=True, file=io.StringIO())
     console.print(report_of(overtaken=3).table())
     shown = " ".join(console.export_text().split())
-    assert "published 1,000 msg/s" in shown
+    assert shown.startswith("broker Leveret 0.1.0, durability disk published 1,000 msg/s")
     assert "3 messages came after a later one" in shown

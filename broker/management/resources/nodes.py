@@ -85,6 +85,7 @@ def node_object(survey: Survey, count_files: Callable[[int], int | None] = open_
         "proc_used": sum(process["running"] for process in processes),
         "proc_total": len(processes),
         "db_dir": node["data_dir"],
+        "durability": node["durability"],
         "auth_mechanisms": [{"name": name, "description": f"SASL {name}", "enabled": True} for name in MECHANISMS],
         "applications": [{"name": "leveret", "description": "Leveret", "version": node["version"]}],
         "enabled_plugins": [],

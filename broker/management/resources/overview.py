@@ -41,6 +41,7 @@ def overview_object(survey: Survey) -> dict[str, Any]:
         "rates_mode": "basic",
         "sample_retention_policies": {"global": [], "basic": [], "detailed": []},
         "default_queue_type": "classic",
+        "durability": settings.durability,
         "disable_stats": False,
         "enable_queue_totals": False,
         "exchange_types": [{"name": kind, "description": f"{kind} exchange", "enabled": True} for kind in types],
