@@ -127,7 +127,13 @@ def test_status_asks_for_the_largest_queues_only(api: StandInApi, data_dir: Path
 
 def test_status_as_json_is_what_the_api_said(api: StandInApi, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run(["status", "--data-dir", str(data_dir), "--json"]) == OK
-    assert json.loads(capsys.readouterr().out) == {"overview": OVERVIEW, "node": NODE, "queues": [QUEUE], "connections": [CONNECTION]}
+    assert json.loads(capsys.readouterr().out) == {
+        "overview": OVERVIEW,
+        "node": NODE,
+        "queues": [QUEUE],
+        "connections": [CONNECTION],
+        "set_aside": [],
+    }
 
 
 def test_status_tells_alarms_and_who_does_not_answer(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -139,6 +145,17 @@ def test_status_tells_alarms_and_who_does_not_answer(data_dir: Path, capsys: pyt
     shown = " ".join(capsys.readouterr().out.split())
     assert "alarms memory" in shown
     assert "silent worker-1 (not answering: numbers are incomplete)" in shown
+
+
+def test_status_tells_of_shards_that_were_set_aside(api: StandInApi, data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    aside = data_dir / "shards" / "1.corrupt-20261124T093000Z"
+    aside.mkdir(parents=True)
+    (data_dir / "shards" / "0").mkdir()
+    assert run(["status", "--data-dir", str(data_dir)]) == OK
+    shown = " ".join(capsys.readouterr().out.split())
+    assert f"set aside {aside} (a shard that could not be used; its messages are not served)" in shown
+    assert run(["status", "--data-dir", str(data_dir), "--json"]) == OK
+    assert json.loads(capsys.readouterr().out)["set_aside"] == [str(aside)]
 
 
 def test_status_shows_hostile_names_harmlessly(data_dir: Path, capsys: pytest.CaptureFixture[str]) -> None:
