@@ -40,36 +40,20 @@ from typing import Any, Final
 
 import lmdb
 import msgpack
+from leveret.storage.environment import MAP_BYTES, DiskFull, ForeignStore, StoreError, StoreFailed, commit_failure, open_environment
+
+__all__ = ["FORMAT_VERSION", "Definitions", "DiskFull", "ForeignStore", "Forwarder", "StoreError", "StoreFailed"]
 
 log = logging.getLogger(__name__)
 
 FORMAT_VERSION: Final = 2
 IDENTITY_BYTES: Final = 16
-MAP_BYTES: Final = 1 << 40  # address space only; the file grows as it is used
-MAP_BYTES_LEAST: Final = 1 << 28
-SPARE_BYTES: Final = 1 << 20  # with less than this left beside the batch, a failed commit is a full disk's
 
 _U32: Final = struct.Struct(">I")
 _U64: Final = struct.Struct(">Q")
 
 # From records of an older version (and that version) to what must be written to make them ours; None: that version is not known.
 Forwarder = Callable[[int, Mapping[int, dict[str, Any]]], Mapping[int, Mapping[str, Any] | None] | None]
-
-
-class StoreError(Exception):
-    """Something about the store, told in a sentence that names its directory."""
-
-
-class ForeignStore(StoreError):
-    """The directory holds something else, another version, or something broken. Nothing was changed in it."""
-
-
-class DiskFull(StoreError):
-    """There is no room for the batch; nothing of it was written."""
-
-
-class StoreFailed(StoreError):
-    """A commit failed for another reason: what is on the disk is unknown until the environment is opened anew."""
 
 
 class Definitions:
@@ -92,7 +76,7 @@ class Definitions:
     ) -> None:
         self.directory = directory
         self.durable = durable
-        self._env = self._open(map_bytes)
+        self._env = open_environment(directory, "definitions", max_dbs=2, map_bytes=map_bytes, sync=durable, metasync=durable)
         try:
             self._env.reader_check()
             if not self._find_databases():
@@ -105,40 +89,6 @@ class Definitions:
         except StoreError:
             self._env.close()
             raise
-
-    def _open(self, map_bytes: int) -> lmdb.Environment:
-        try:
-            self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        except OSError as error:
-            raise StoreFailed(f"the definitions' directory {self.directory} cannot be made: {error.strerror}") from error
-        wanted = map_bytes
-        while True:
-            try:
-                environment = lmdb.open(
-                    str(self.directory),
-                    map_size=map_bytes,
-                    max_dbs=2,
-                    mode=0o600,
-                    max_spare_txns=0,
-                    sync=self.durable,
-                    metasync=self.durable,
-                )
-            except (lmdb.MemoryError, MemoryError) as error:
-                if map_bytes // 2 < MAP_BYTES_LEAST:
-                    raise StoreFailed(f"not enough address space for the definitions in {self.directory}: {error}") from error
-                map_bytes //= 2
-            except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
-                raise ForeignStore(f"{self.directory} does not hold definitions of this broker: {error}") from error
-            except lmdb.Error as error:
-                raise StoreFailed(f"the definitions in {self.directory} cannot be opened: {error}") from error
-            else:
-                if map_bytes < wanted:
-                    log.warning(
-                        "the definitions in %s may grow to %d MiB only: the system gives no more address space",
-                        self.directory,
-                        map_bytes >> 20,
-                    )
-                return environment
 
     def _find_databases(self) -> bool:
         """Open the two databases; False if there is nothing at all yet."""
@@ -163,7 +113,7 @@ class Definitions:
                 txn.put(b"next_id", _U64.pack(1), db=self._meta)
                 txn.put(b"identity", os.urandom(IDENTITY_BYTES), db=self._meta)
         except lmdb.Error as error:
-            raise self._failure(error, 0) from error
+            raise commit_failure(error, self.directory, "definitions", 0) from error
 
     def _check_format(self, records_version: int, bring_forward: Forwarder | None) -> None:
         with self._env.begin() as txn:
@@ -203,7 +153,7 @@ class Definitions:
                 txn.put(b"format", _U32.pack(FORMAT_VERSION), db=self._meta)
                 txn.put(b"records", _U32.pack(records_version), db=self._meta)
         except lmdb.Error as error:
-            raise self._failure(error, size) from error
+            raise commit_failure(error, self.directory, "definitions", size) from error
 
     def _read_identity(self) -> str:
         with self._env.begin() as txn:
@@ -236,7 +186,7 @@ class Definitions:
                 size = self._put_records(txn, changes)
                 txn.put(b"next_id", _U64.pack(next_id), db=self._meta)
         except lmdb.Error as error:
-            raise self._failure(error, size) from error
+            raise commit_failure(error, self.directory, "definitions", size) from error
 
     def _put_records(self, txn: lmdb.Transaction, changes: Mapping[int, Mapping[str, Any] | None]) -> int:
         """Returns the bytes that were put."""
@@ -250,21 +200,6 @@ class Definitions:
                 size += len(value)
                 txn.put(key, value, db=self._records)
         return size
-
-    def _failure(self, error: lmdb.Error, size: int) -> StoreError:
-        """What a failed commit of `size` bytes means. LMDB says EIO for a full disk too: only the file system can tell."""
-        if isinstance(error, lmdb.MapFullError):
-            return DiskFull(f"the definitions in {self.directory} have reached their largest size")
-        if self._free_bytes() < size + SPARE_BYTES:
-            return DiskFull(f"no room for the definitions: the disk of {self.directory} is full")
-        return StoreFailed(f"the definitions in {self.directory} could not be written: {error}")
-
-    def _free_bytes(self) -> int:
-        try:
-            state = os.statvfs(self.directory)
-        except OSError:
-            return SPARE_BYTES * 2  # unknown is not proven full
-        return state.f_bavail * state.f_frsize
 
     def close(self) -> None:
         """Close the environment; nothing is pending."""

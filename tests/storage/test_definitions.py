@@ -16,7 +16,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leveret.router.entries import RECORDS_VERSION, SHARDS_ID, bring_forward
-from leveret.storage import definitions as module
+from leveret.storage import environment
 from leveret.storage.definitions import Definitions, DiskFull, ForeignStore, StoreFailed
 
 RECORD = {"kind": "queue", "name": "caf\u00e9", "arguments": b"\x00\xff", "durable": True, "tags": ["a"], "nested": {"n": 1}}
@@ -246,7 +246,7 @@ def test_a_failed_commit_is_a_full_disk_only_if_the_disk_is_full(
 ) -> None:
     store = Definitions(directory, 1)
     real, store._env = store._env, FailingEnvironment()
-    monkeypatch.setattr(Definitions, "_free_bytes", lambda self: free)
+    monkeypatch.setattr(environment, "free_bytes", lambda directory: free)
     with pytest.raises(error, match=str(directory)):
         store.commit({1: RECORD}, 2)
     real.close()
@@ -266,7 +266,7 @@ print(store.load())
 
 def test_a_small_address_space_makes_a_smaller_map_and_a_warning(directory: Path) -> None:
     limit = 4 << 30
-    assert limit < module.MAP_BYTES
+    assert limit < environment.MAP_BYTES
     run = subprocess.run(
         [sys.executable, "-c", SMALL_ADDRESS_SPACE, str(directory), str(limit)], capture_output=True, text=True, check=False, timeout=60
     )

@@ -1,0 +1,100 @@
+"""One LMDB environment: how it is opened, and what its failures mean. `definitions` and `local_log` stand on it; nobody else.
+
+It never knows what is stored. An environment is opened after exec by the one process that owns it, and never crosses a fork.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+from pathlib import Path
+from typing import Final
+
+import lmdb
+
+log = logging.getLogger(__name__)
+
+MAP_BYTES: Final = 1 << 40  # address space only; the file grows as it is used
+MAP_BYTES_LEAST: Final = 1 << 28
+SPARE_BYTES: Final = 1 << 20  # with less than this left beside the batch, a failed commit is a full disk's
+
+
+class StoreError(Exception):
+    """Something about a store, told in a sentence that names its directory."""
+
+
+class ForeignStore(StoreError):
+    """The directory holds something else, another version, or something broken. Nothing was changed in it."""
+
+
+class DiskFull(StoreError):
+    """There is no room for the batch; nothing of it was written."""
+
+
+class StoreFailed(StoreError):
+    """A commit or a read failed for another reason: what is on the disk is unknown until the environment is opened anew."""
+
+
+def open_environment(
+    directory: Path,
+    what: str,
+    *,
+    max_dbs: int,
+    map_bytes: int = MAP_BYTES,
+    sync: bool = True,
+    metasync: bool = True,
+    readahead: bool = True,
+    spare_txns: int = 0,
+) -> lmdb.Environment:
+    """The environment in `directory`, made (mode 0700) if it is not there; `what` names its contents in errors.
+
+    map_bytes: address space, halved down to MAP_BYTES_LEAST where the system does not give that much. Raises `ForeignStore` if what is
+    there cannot be used, `StoreFailed` if nothing can be made there.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreFailed(f"the directory of {what}, {directory}, cannot be made: {error.strerror}") from error
+    wanted = map_bytes
+    while True:
+        try:
+            environment = lmdb.open(
+                str(directory),
+                map_size=map_bytes,
+                max_dbs=max_dbs,
+                mode=0o600,
+                max_spare_txns=spare_txns,
+                sync=sync,
+                metasync=metasync,
+                readahead=readahead,
+            )
+        except (lmdb.MemoryError, MemoryError) as error:
+            if map_bytes // 2 < MAP_BYTES_LEAST:
+                raise StoreFailed(f"not enough address space for {what} in {directory}: {error}") from error
+            map_bytes //= 2
+        except (lmdb.InvalidError, lmdb.VersionMismatchError, lmdb.CorruptedError) as error:
+            raise ForeignStore(f"{directory} does not hold {what} of this broker: {error}") from error
+        except lmdb.Error as error:
+            raise StoreFailed(f"{what} in {directory} cannot be opened: {error}") from error
+        else:
+            if map_bytes < wanted:
+                log.warning("%s in %s may grow to %d MiB only: the system gives no more address space", what, directory, map_bytes >> 20)
+            return environment
+
+
+def commit_failure(error: lmdb.Error, directory: Path, what: str, size_bytes: int) -> StoreError:
+    """What a failed commit of `size_bytes` means. LMDB says EIO for a full disk too: only the file system can tell."""
+    if isinstance(error, lmdb.MapFullError):
+        return DiskFull(f"{what} in {directory} have reached their largest size")
+    if free_bytes(directory) < size_bytes + SPARE_BYTES:
+        return DiskFull(f"no room for {what}: the disk of {directory} is full")
+    return StoreFailed(f"{what} in {directory} could not be written: {error}")
+
+
+def free_bytes(directory: Path) -> int:
+    """What the file system of `directory` has left for us; a plausible lie if it does not say, since unknown is not proven full."""
+    try:
+        state = os.statvfs(directory)
+    except OSError:
+        return SPARE_BYTES * 2
+    return state.f_bavail * state.f_frsize

@@ -1,0 +1,213 @@
+"""The C interface of the segment store (`segment_store.pyx` says what it owns and promises).
+
+A queue is a `QueueIndex`, a message is (queue, position) and opaque bytes. The worker subclasses `SegmentStore` to say what holding
+and letting go of a message's memory means, and `SegmentReader` to take messages that come back.
+"""
+
+from cpython.object cimport PyObject
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+
+
+cdef struct Run:
+    # The messages of one queue within one segment: positions `first` to `first + span - 1`.
+    PyObject* queue             # its QueueIndex, borrowed from `SegmentStore.queues`
+    Segment* segment
+    uint64_t* settled           # a bit a position: 1 = settled, or never stored here
+    uint64_t first
+    uint64_t live_bytes         # body sizes of the live ones
+    uint32_t span
+    uint32_t live               # bits that are 0
+    uint32_t queue_id
+
+
+cdef struct Segment:
+    # Up to SEGMENT_BYTES of messages as one value in the log. Runs and their bitmaps lie in the same block of memory.
+    uint64_t segment_no
+    uint64_t value_size
+    uint32_t chunk_count
+    uint32_t message_count
+    uint32_t target_count       # messages times the queues each was stored for
+    uint32_t live               # of the targets
+    uint32_t unit               # bytes that count as live for each live target
+    uint32_t run_count
+    uint32_t slot               # its place in `SegmentStore.segments`
+    uint32_t candidate          # ... and in `candidates`, if it is flagged as one
+    uint32_t flags              # SEGMENT_*
+    PyObject* value             # the value itself (bytes, owned) while a batch that concerns it is under way; else NULL
+    Run* runs
+
+
+cdef struct Entry:
+    # One message for one queue, in the batch that is gathering.
+    PyObject* queue             # NULL: settled before it was written
+    uint64_t position
+    uint64_t note
+    uint32_t body_size
+    uint32_t group              # index of its Group
+
+
+cdef struct Group:
+    # One message of the batch that is gathering, with the entries from `entry` to the next group's.
+    void* owner
+    const uint8_t* data
+    uint32_t size
+    uint32_t wanted             # entries not settled
+    uint32_t entry
+
+
+cdef struct Moved:
+    # What was settled of a segment while its copy was being written: done again on the copy.
+    PyObject* queue
+    uint64_t first
+    uint64_t last
+    uint32_t body_size          # of the one message, if first = last
+
+
+cdef struct Pointers:
+    # A growing array of segments.
+    Segment** items
+    size_t count
+    size_t capacity
+
+
+cdef struct Building:
+    # A segment being encoded: its value so far, and its runs.
+    uint8_t* value
+    size_t size
+    size_t target_at            # where the last message's next target goes
+    size_t capacity
+    Run* runs
+    uint32_t run_count
+    uint32_t run_capacity
+    uint32_t message_count
+    uint32_t target_count
+    uint64_t stamp              # which of all segments ever built, so that a queue can tell whether it has a run in this one
+
+
+cdef class QueueIndex:
+    """Where the messages of one queue lie. Made by `SegmentStore.open_queue` and `load` only; all counts are of messages."""
+
+    cdef readonly uint32_t queue_id
+    cdef readonly uint64_t live             # stored or waiting for a commit, not settled
+    cdef readonly uint64_t live_bytes       # sum of their body sizes
+    cdef readonly uint64_t stored_through   # every message up to this position is on disk or settled; moves in `batch_done`
+    cdef readonly uint64_t delivered        # as last given to `mark`, or loaded
+    cdef readonly uint64_t lease
+    cdef uint64_t highest                   # highest position ever added or loaded
+    cdef uint64_t flying_through            # `highest` when the batch under way was taken
+    # Runs with something live, ascending, in runs[run_head .. run_head + run_count].
+    cdef Run** runs
+    cdef size_t run_head
+    cdef size_t run_count
+    cdef size_t run_capacity
+    cdef size_t hint                        # the run found last
+    # Its entries of the batch that is gathering, ascending by position.
+    cdef uint32_t* open_entries
+    cdef size_t open_count
+    cdef size_t open_capacity
+    # Its newest run in the segment being built.
+    cdef uint64_t build_stamp
+    cdef uint32_t build_run
+    cdef ssize_t build_source
+    cdef bint marked                        # in SegmentStore.marks
+    cdef bint forgotten
+    cdef bint recorded                      # it may have a record in QUEUES
+
+
+cdef class SegmentReader:
+    """Takes what `SegmentStore.read` finds."""
+
+    cdef int take(self, uint64_t position, uint64_t note, const uint8_t* data, uint32_t size) except -1
+
+
+cdef class Batch:
+    """What one commit writes: `operations` for `CommitLog.commit`, `size_bytes` of values in it."""
+
+    cdef readonly list operations
+    cdef readonly uint64_t size_bytes
+    cdef Pointers written       # new segments
+    cdef Pointers copies        # new segments that stand for the ones in `moved`
+    cdef Pointers moved
+    cdef Pointers rewritten     # their index record changed
+    cdef Pointers dropped
+    cdef list queues            # those that had entries
+    cdef list marks
+    cdef list forgotten
+
+
+cdef class SegmentStore:
+    cdef readonly object log                # CommitLog
+    cdef dict queues                        # queue id -> QueueIndex
+    cdef bint loaded
+    cdef uint64_t next_segment_no
+    cdef readonly uint64_t gathered_bytes   # of message data waiting for `take_batch`, settled ones left out
+    cdef readonly uint64_t stored_bytes     # of all segment values
+    cdef readonly uint64_t live_stored_bytes  # the part of them that counts as live
+    cdef size_t small_count                 # segments so small that many of them are worth merging
+    cdef Entry* entries
+    cdef size_t entry_count
+    cdef size_t entry_capacity
+    cdef Group* groups
+    cdef size_t group_count
+    cdef size_t group_capacity
+    cdef list open_queues                   # those with entries in the batch that is gathering
+    cdef list marks
+    cdef list forgotten
+    cdef Pointers segments
+    cdef Pointers dirty                     # their index record must be written again
+    cdef Pointers dead                      # nothing live in them
+    cdef Pointers candidates                # to be moved, the best first from `candidate_next` on
+    cdef size_t candidate_next
+    cdef uint64_t next_sweep_bytes          # no new candidates are looked for before this much is wasted
+    cdef size_t next_sweep_small            # ... or this many are small
+    cdef bint compacting                    # False from a failed commit to the next good one
+    cdef Moved* moves
+    cdef size_t move_count
+    cdef size_t move_capacity
+    cdef Building building
+    cdef Batch flying                       # taken, neither done nor failed
+    cdef uint64_t cached_no
+    cdef object cached_value
+
+    # Hot: no encoding, no log. The loop's thread only.
+    cdef int add(self, QueueIndex queue, uint64_t position, uint64_t note, const uint8_t* data, uint32_t size, uint32_t body_size,
+                 void* owner) except -1
+    cdef void keep(self, void* owner) noexcept
+    cdef void let_go(self, void* owner) noexcept
+    cdef int settle(self, QueueIndex queue, uint64_t position, uint32_t body_size) except -1
+    cdef int settle_range(self, QueueIndex queue, uint64_t first, uint64_t last) except -1
+    cdef int forget(self, QueueIndex queue) except -1
+    cdef int mark(self, QueueIndex queue, uint64_t delivered, uint64_t lease) except -1
+    cdef int read(self, QueueIndex queue, uint64_t first, uint64_t last, SegmentReader reader) except -1
+    cdef uint64_t run_end(self, QueueIndex queue, uint64_t first) noexcept
+    cdef bint has_work(self) noexcept
+
+    cdef int _grow_open(self, QueueIndex queue) except -1
+    cdef int _open_group(self, const uint8_t* data, uint32_t size, void* owner) except -1
+    cdef int _settle_open(self, QueueIndex queue, size_t at) noexcept
+    cdef int _settle_in_run(self, Run* run, uint64_t position, uint32_t body_size) except -1
+    cdef uint64_t _settle_in_runs(self, QueueIndex queue, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
+    cdef uint64_t _settle_part(self, Run* run, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
+    cdef int _note_move(self, PyObject* queue, uint64_t first, uint64_t last, uint32_t body_size) except -1
+    cdef void _touch(self, Segment* segment) noexcept
+    cdef object _value(self, Segment* segment)
+
+    cdef int _build_message(self, const uint8_t* data, uint32_t size, uint32_t body_size, uint32_t targets) except -1
+    cdef int _build_target(self, QueueIndex queue, uint64_t position, uint64_t note, uint32_t body_size, ssize_t source) except -1
+    cdef bint _build_is_full(self, uint32_t size, uint32_t targets) noexcept
+    cdef Segment* _finish_segment(self, Batch batch) except NULL
+    cdef int _encode_gathered(self, Batch batch) except -1
+    cdef int _finish_new(self, Batch batch) except -1
+    cdef int _write_removal(self, Batch batch, Segment* segment) except -1
+    cdef int _end(self, Batch batch) except -1
+    cdef int _write_index(self, Batch batch, Segment* segment) except -1
+    cdef int _add_segment(self, Segment* segment) except -1
+    cdef void _remove_segment(self, Segment* segment) noexcept
+    cdef int _load_segment(self, uint64_t segment_no, const uint8_t* data, size_t size) except -1
+    cdef uint64_t _waste(self) noexcept
+    cdef bint _compaction_due(self) noexcept
+    cdef int _find_candidates(self) except -1
+    cdef int _move_sparse(self, Batch batch) except -1
+    cdef int _finish_copy(self, Batch batch) except -1
+    cdef int _move_segment(self, Batch batch, Segment* segment) except -1
+    cdef int _switch_to_copies(self, Batch batch) except -1

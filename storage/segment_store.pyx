@@ -1,0 +1,1474 @@
+"""The messages of one shard that are to outlive memory: which of them are live, where they lie, and what the next commit writes.
+
+The worker calls it, on the loop's thread only: `add` and `settle` as messages come and go, `take_batch` when a commit may begin, and
+`batch_done` or `batch_failed` when the commit log has answered. Only `CommitLog.commit` runs on another thread. It knows nothing of AMQP,
+opens no file and reads no clock: what it holds is a function of the calls and of the log's records.
+
+A *segment* is up to SEGMENT_BYTES of messages that are written in one commit as one value, and never changed. Beside it stands one index
+record that says for each queue in it which positions are still live; `layout.py` has both byte for byte. Settling a message costs a bit
+in memory, and its segment's index record is written again once per commit; when nothing in a segment is live, both go. So a start reads
+the index only, which is small, and a message costs no memory of its own once it is written.
+
+Of a batch that is being committed, the messages count as live but are not yet read back. What is settled meanwhile goes with the next.
+
+When more of the stored bytes are waste than live, `take_batch` also writes the live messages of half-empty segments anew, at their old
+positions, and drops those segments in the same commit; so too with many tiny segments. Until the commit is done, the old ones stand.
+"""
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.object cimport PyObject
+from cpython.ref cimport Py_DECREF, Py_INCREF
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, malloc, qsort, realloc
+from libc.string cimport memcpy, memmove, memset
+
+from leveret.storage.commit_log import Table
+from leveret.storage.environment import ForeignStore, StoreFailed
+from leveret.storage.layout import CHUNK_BYTES, INDEX_KEY, QUEUE_KEY, QUEUE_VALUE, SEGMENT_KEY
+
+cdef extern from *:
+    int popcount "__builtin_popcountll"(unsigned long long word) noexcept nogil
+    int trailing_zeros "__builtin_ctzll"(unsigned long long word) noexcept nogil
+
+cdef enum:
+    SEGMENT_BYTES = 65520       # with LMDB's page head, sixteen pages
+    SMALL_BYTES = 8192          # a segment below this is one to merge, if there are many
+    SMALL_COUNT_MAX = 1024      # ... more than so many
+    WASTE_BYTES_MAX = 1 << 24   # stored bytes may be twice the live ones and this much more
+    MOVED_BYTES_MAX = 1 << 20   # moved by one batch
+    MOVED_READ_MAX = 1 << 22    # read for it
+    MOVED_SEGMENTS_MAX = 256
+    GAP_MAX = 256               # a run with a longer hole costs more in bits than a second run
+    RUNS_MAX = 8192             # of a segment; a run's number is a u16
+    TARGETS_MAX = 4096          # of a message; with more it is stored again
+    DROPPED_MAX = 1000          # segments removed by one batch, so that a purge does not make one endless commit
+    CACHED_BYTES_MAX = 1 << 20
+    MESSAGE_HEAD_SIZE = 10
+    TARGET_SIZE = 14
+    INDEX_HEAD_SIZE = 24
+    INDEX_RUN_SIZE = 32
+
+cdef enum:
+    SEGMENT_FLYING = 1          # its first commit is under way
+    SEGMENT_DIRTY = 2           # in SegmentStore.dirty
+    SEGMENT_DEAD = 4            # in SegmentStore.dead, or its removal is under way
+    SEGMENT_MOVING = 8          # the batch under way writes a copy of it and removes it
+    SEGMENT_TOUCHED = 16        # settled in while it was moving
+    SEGMENT_CANDIDATE = 32      # in SegmentStore.candidates
+
+cdef int META = Table.META
+cdef int SEGMENTS = Table.SEGMENTS
+cdef int INDEX = Table.INDEX
+cdef int QUEUES = Table.QUEUES
+cdef uint64_t CHUNK = CHUNK_BYTES
+cdef object pack_segment_key = SEGMENT_KEY.pack
+cdef object pack_index_key = INDEX_KEY.pack
+cdef object pack_queue_key = QUEUE_KEY.pack
+cdef object pack_queue_value = QUEUE_VALUE.pack
+cdef int QUEUE_RECORD_SIZE = QUEUE_VALUE.size
+
+
+# --- bits, pointers, cursors: no objects, no exceptions but MemoryError -----------------------------------------------------------------
+
+cdef inline bint bit_is_set(const uint64_t* bits, uint64_t index) noexcept nogil:
+    return (bits[index >> 6] >> (index & 63)) & 1
+
+
+cdef inline void set_bit(uint64_t* bits, uint64_t index) noexcept nogil:
+    bits[index >> 6] |= <uint64_t>1 << (index & 63)
+
+
+cdef inline void clear_bit(uint64_t* bits, uint64_t index) noexcept nogil:
+    bits[index >> 6] &= ~(<uint64_t>1 << (index & 63))
+
+
+cdef inline size_t words_for(uint32_t span) noexcept nogil:
+    return (<size_t>span + 63) >> 6
+
+
+cdef bint live_from(const Run* run, uint64_t first) noexcept nogil:
+    """Whether something in the run is live at or after the position."""
+    cdef uint64_t offset = first - run.first if first > run.first else 0
+    cdef size_t word = offset >> 6
+    cdef uint64_t zeros
+    if offset >= run.span:
+        return False
+    zeros = ~run.settled[word] & (~<uint64_t>0 << (offset & 63))
+    while True:
+        if zeros:
+            return True
+        word += 1
+        if word == words_for(run.span):
+            return False
+        zeros = ~run.settled[word]
+
+
+cdef int pointers_reserve(Pointers* pointers, size_t count) except -1:
+    """Room for `count` in all, so that pushes up to there cannot fail."""
+    cdef size_t capacity
+    cdef Segment** items
+    if count <= pointers.capacity:
+        return 0
+    capacity = max(count, 2 * pointers.capacity, <size_t>16)
+    items = <Segment**>realloc(pointers.items, capacity * sizeof(Segment*))
+    if items == NULL:
+        raise MemoryError
+    pointers.items = items
+    pointers.capacity = capacity
+    return 0
+
+
+cdef inline void pointers_push(Pointers* pointers, Segment* segment) noexcept nogil:
+    pointers.items[pointers.count] = segment
+    pointers.count += 1
+
+
+cdef void pointers_drop_flagged(Pointers* pointers, uint32_t flags) noexcept nogil:
+    """Keep those without any of the flags."""
+    cdef size_t index
+    cdef size_t kept = 0
+    for index in range(pointers.count):
+        if not pointers.items[index].flags & flags:
+            pointers.items[kept] = pointers.items[index]
+            kept += 1
+    pointers.count = kept
+
+
+cdef void segment_free(Segment* segment) noexcept:
+    if segment.value != NULL:
+        Py_DECREF(<object>segment.value)
+    free(segment)
+
+
+cdef void drop_value(Segment* segment) noexcept:
+    cdef PyObject* value = segment.value
+    segment.value = NULL
+    if value != NULL:
+        Py_DECREF(<object>value)
+
+
+cdef Segment* segment_new(uint32_t run_count, size_t words) except NULL:
+    """A zeroed segment with its runs, followed by `words` of bitmap, all ones; the runs do not point there yet."""
+    cdef size_t head = sizeof(Segment) + run_count * sizeof(Run)
+    cdef Segment* segment = <Segment*>malloc(head + words * sizeof(uint64_t))
+    if segment == NULL:
+        raise MemoryError
+    memset(segment, 0, head)
+    memset(<uint8_t*>segment + head, 0xFF, words * sizeof(uint64_t))
+    segment.run_count = run_count
+    segment.runs = <Run*>(<uint8_t*>segment + sizeof(Segment))
+    return segment
+
+
+cdef struct Cursor:
+    # Over a segment's value: the message it stands on.
+    const uint8_t* at
+    const uint8_t* end
+    const uint8_t* targets
+    const uint8_t* data
+    uint32_t size
+    uint32_t body_size
+    uint32_t target_count
+
+
+cdef struct Target:
+    uint32_t run
+    uint32_t offset
+    uint64_t note
+
+
+cdef int next_message(Cursor* cursor) except -1:
+    """1 and the next message, or 0 at the end. What does not fit is damage."""
+    cdef uint16_t targets
+    cdef size_t left = cursor.end - cursor.at
+    if left == 0:
+        return 0
+    if left >= MESSAGE_HEAD_SIZE:
+        memcpy(&cursor.size, cursor.at, 4)
+        memcpy(&cursor.body_size, cursor.at + 4, 4)
+        memcpy(&targets, cursor.at + 8, 2)
+        cursor.target_count = targets
+        cursor.targets = cursor.at + MESSAGE_HEAD_SIZE
+        if left - MESSAGE_HEAD_SIZE >= <size_t>targets * TARGET_SIZE + cursor.size:
+            cursor.data = cursor.targets + <size_t>targets * TARGET_SIZE
+            cursor.at = cursor.data + cursor.size
+            return 1
+    raise StoreFailed("the value of a stored segment is damaged")
+
+
+cdef inline Target target_at(const Cursor* cursor, uint32_t index) noexcept nogil:
+    cdef Target target
+    cdef uint16_t run
+    cdef const uint8_t* at = cursor.targets + <size_t>index * TARGET_SIZE
+    memcpy(&run, at, 2)
+    memcpy(&target.offset, at + 2, 4)
+    memcpy(&target.note, at + 6, 8)
+    target.run = run
+    return target
+
+
+cdef Cursor cursor_over(object value):
+    cdef Cursor cursor
+    memset(&cursor, 0, sizeof(Cursor))
+    cursor.at = <const uint8_t*>PyBytes_AS_STRING(value)
+    cursor.end = cursor.at + PyBytes_GET_SIZE(value)
+    return cursor
+
+
+cdef int run_order(const void* left, const void* right) noexcept nogil:
+    cdef uint64_t first = (<Run**>left)[0].first
+    cdef uint64_t second = (<Run**>right)[0].first
+    return (first > second) - (first < second)
+
+
+cdef int segment_order(const void* left, const void* right) noexcept nogil:
+    cdef uint64_t first = (<Segment**>left)[0].segment_no
+    cdef uint64_t second = (<Segment**>right)[0].segment_no
+    return (first > second) - (first < second)
+
+
+cdef bint is_worth_moving(const Segment* segment, bint sparse, bint small) noexcept nogil:
+    """A message alone in its segment is either wholly live or gone, so there is nothing to gain but by merging."""
+    if small and segment.value_size < SMALL_BYTES:
+        return True
+    return sparse and segment.message_count > 1 and 2 * <uint64_t>segment.unit * segment.live < segment.value_size
+
+
+# --- the runs of a queue ----------------------------------------------------------------------------------------------------------------
+
+cdef class QueueIndex:
+    def __dealloc__(self):
+        free(self.runs)
+        free(self.open_entries)
+
+    @property
+    def first_position(self):
+        """Lowest position of a run with something live, written or being written; 0 if there is none."""
+        return self.runs[self.run_head].first if self.run_count else 0
+
+    @property
+    def last_position(self):
+        """Highest position ever added or loaded; 0 if there was none."""
+        return self.highest
+
+
+cdef size_t lower_bound(QueueIndex queue, uint64_t position) noexcept:
+    """Index of the first run that ends at or after the position; `run_count` if there is none. Cheap where it was asked before."""
+    cdef Run** runs = queue.runs + queue.run_head
+    cdef size_t low = 0
+    cdef size_t high = queue.run_count
+    cdef size_t middle = queue.hint
+    if middle < high:
+        if position < runs[middle].first + runs[middle].span:
+            if middle == 0 or position >= runs[middle - 1].first + runs[middle - 1].span:
+                return middle
+            high = middle
+        else:
+            low = middle + 1
+            if low == high or position < runs[low].first + runs[low].span:
+                queue.hint = low
+                return low
+    while low < high:
+        middle = (low + high) >> 1
+        if position < runs[middle].first + runs[middle].span:
+            high = middle
+        else:
+            low = middle + 1
+    queue.hint = low
+    return low
+
+
+cdef inline Run* find_run(QueueIndex queue, uint64_t position) noexcept:
+    """The run that spans the position, or NULL."""
+    cdef size_t index = lower_bound(queue, position)
+    cdef Run* run
+    if index == queue.run_count:
+        return NULL
+    run = queue.runs[queue.run_head + index]
+    return run if position >= run.first else NULL
+
+
+cdef int reserve_run(QueueIndex queue, size_t more) except -1:
+    """Room for so many runs more at the end."""
+    cdef size_t capacity
+    cdef Run** runs
+    if queue.run_head + queue.run_count + more <= queue.run_capacity:
+        return 0
+    if queue.run_head > queue.run_count + more:
+        memmove(queue.runs, queue.runs + queue.run_head, queue.run_count * sizeof(Run*))
+        queue.run_head = 0
+        return 0
+    capacity = max(2 * queue.run_capacity, queue.run_head + queue.run_count + more, <size_t>4)
+    runs = <Run**>realloc(queue.runs, capacity * sizeof(Run*))
+    if runs == NULL:
+        raise MemoryError
+    queue.runs = runs
+    queue.run_capacity = capacity
+    return 0
+
+
+cdef void insert_run(QueueIndex queue, Run* run) noexcept:
+    """Into its place; `reserve_run` was called."""
+    cdef size_t index = lower_bound(queue, run.first)
+    cdef Run** place = queue.runs + queue.run_head + index
+    if index < queue.run_count // 2 and queue.run_head:
+        memmove(queue.runs + queue.run_head - 1, queue.runs + queue.run_head, index * sizeof(Run*))
+        queue.run_head -= 1
+        place -= 1
+    else:
+        memmove(place + 1, place, (queue.run_count - index) * sizeof(Run*))
+    place[0] = run
+    queue.run_count += 1
+
+
+cdef void remove_run(QueueIndex queue, Run* run) noexcept:
+    """Nothing in it is live any more, or another takes its place. The shorter side of the array moves up."""
+    cdef size_t index = lower_bound(queue, run.first)
+    cdef Run** place = queue.runs + queue.run_head + index
+    assert index < queue.run_count and place[0] == run
+    if index < queue.run_count // 2:
+        memmove(queue.runs + queue.run_head + 1, queue.runs + queue.run_head, index * sizeof(Run*))
+        queue.run_head += 1
+    else:
+        memmove(place, place + 1, (queue.run_count - index - 1) * sizeof(Run*))
+    queue.run_count -= 1
+    if queue.run_count == 0:
+        queue.run_head = 0
+
+
+cdef size_t open_bound(QueueIndex queue, const Entry* entries, uint64_t position) noexcept:
+    """Index in `open_entries` of the first at or after the position. Positions are mostly without holes, so it is guessed first."""
+    cdef size_t low = 0
+    cdef size_t high = queue.open_count
+    cdef size_t middle
+    cdef uint64_t first
+    if high == 0:
+        return 0
+    first = entries[queue.open_entries[0]].position
+    if position <= first:
+        return 0
+    if position - first < high:
+        middle = position - first
+        if entries[queue.open_entries[middle]].position == position:
+            return middle
+        high = middle  # the n-th is at `first + n` or further
+    while low < high:
+        middle = (low + high) >> 1
+        if entries[queue.open_entries[middle]].position < position:
+            low = middle + 1
+        else:
+            high = middle
+    return low
+
+
+cdef class SegmentReader:
+    cdef int take(self, uint64_t position, uint64_t note, const uint8_t* data, uint32_t size) except -1:
+        """One message, `data` good until this returns. It may call the store. What it raises ends the read."""
+        raise NotImplementedError
+
+
+cdef class Batch:
+    def __cinit__(self):
+        self.operations = []
+        self.queues = []
+        self.marks = []
+        self.forgotten = []
+
+    def __dealloc__(self):
+        free(self.written.items)
+        free(self.copies.items)
+        free(self.moved.items)
+        free(self.rewritten.items)
+        free(self.dropped.items)
+
+
+cdef class SegmentStore:
+    """The store over one log. `load` (or the first `open_queue`) reads what the log holds; `close` at the end lets go of what waits.
+
+    Positions of a queue ascend from 1 over all `add`s that the store has seen, and may have holes. A queue id is never used again after
+    `forget`. MemoryError from anything but `add` leaves the store unfit for use: the process should end, the log is whole.
+    """
+
+    def __init__(self, log):
+        self.log = log
+        self.queues = {}
+        self.open_queues = []
+        self.marks = []
+        self.forgotten = []
+        self.next_segment_no = 1
+        self.building.stamp = 1
+        self.compacting = True
+        self.next_sweep_bytes = WASTE_BYTES_MAX
+        self.next_sweep_small = SMALL_COUNT_MAX
+
+    def __dealloc__(self):
+        cdef size_t index
+        for index in range(self.segments.count):
+            segment_free(self.segments.items[index])
+        free(self.segments.items)
+        free(self.dirty.items)
+        free(self.dead.items)
+        free(self.candidates.items)
+        free(self.entries)
+        free(self.groups)
+        free(self.moves)
+        free(self.building.value)
+        free(self.building.runs)
+
+    def close(self):
+        """Let go of every message that was not written. The log stays open; the store is not used afterwards."""
+        cdef size_t index
+        for index in range(self.group_count):
+            if self.groups[index].owner != NULL:
+                self.let_go(self.groups[index].owner)
+                self.groups[index].owner = NULL
+        self.group_count = 0
+        self.entry_count = 0
+
+    # --- what the worker says of its messages -------------------------------------------------------------------------------------------
+
+    cdef void keep(self, void* owner) noexcept:
+        """Hold the memory of a message; a subclass knows how."""
+
+    cdef void let_go(self, void* owner) noexcept:
+        """Give back what `keep` took, once: the message is encoded, or nobody wants it any more."""
+
+    # --- messages come and go -----------------------------------------------------------------------------------------------------------
+
+    cdef int add(self, QueueIndex queue, uint64_t position, uint64_t note, const uint8_t* data, uint32_t size, uint32_t body_size,
+                 void* owner) except -1:
+        """A message joins the batch that gathers.
+
+        position: above every one before it in this queue. note: kept with it, whatever it means. data: valid until `let_go(owner)`.
+        owner: consecutive calls with the same owner and data store the message once; NULL if its memory needs no holding. Raises
+        ValueError for a position that does not ascend or a forgotten queue, MemoryError; either leaves everything as it was.
+        """
+        cdef Entry* entry
+        cdef Group* group
+        if position <= queue.highest or queue.forgotten:
+            raise ValueError(f"position {position} of queue {queue.queue_id}: the queue is forgotten or has been further")
+        if self.entry_count == self.entry_capacity or queue.open_count == queue.open_capacity or queue.open_count == 0:
+            self._grow_open(queue)
+        if self.group_count:
+            group = &self.groups[self.group_count - 1]
+            if owner == NULL or group.owner != owner or group.data != data or self.entry_count - group.entry >= TARGETS_MAX:
+                self._open_group(data, size, owner)
+        else:
+            self._open_group(data, size, owner)
+        group = &self.groups[self.group_count - 1]
+        group.wanted += 1
+        entry = &self.entries[self.entry_count]
+        entry.queue = <PyObject*>queue
+        entry.position = position
+        entry.note = note
+        entry.body_size = body_size
+        entry.group = <uint32_t>(self.group_count - 1)
+        queue.open_entries[queue.open_count] = <uint32_t>self.entry_count
+        queue.open_count += 1
+        self.entry_count += 1
+        queue.highest = position
+        queue.live += 1
+        queue.live_bytes += body_size
+        return 0
+
+    cdef int _grow_open(self, QueueIndex queue) except -1:
+        """Room for one more entry, in the batch and in the queue; the queue's first joins it to the batch."""
+        cdef size_t capacity
+        cdef Entry* entries
+        cdef uint32_t* numbers
+        if self.entry_count == self.entry_capacity:
+            if self.entry_count >= 0x7FFFFFFF:
+                raise MemoryError("a batch holds two thousand million messages")
+            capacity = max(2 * self.entry_capacity, <size_t>1024)
+            entries = <Entry*>realloc(self.entries, capacity * sizeof(Entry))
+            if entries == NULL:
+                raise MemoryError
+            self.entries = entries
+            self.entry_capacity = capacity
+        if queue.open_count == queue.open_capacity:
+            capacity = max(2 * queue.open_capacity, <size_t>4)
+            numbers = <uint32_t*>realloc(queue.open_entries, capacity * sizeof(uint32_t))
+            if numbers == NULL:
+                raise MemoryError
+            queue.open_entries = numbers
+            queue.open_capacity = capacity
+        if queue.open_count == 0:
+            self.open_queues.append(queue)
+        return 0
+
+    def _grow_groups(self):
+        cdef size_t capacity = max(2 * self.group_capacity, <size_t>1024)
+        cdef Group* groups = <Group*>realloc(self.groups, capacity * sizeof(Group))
+        if groups == NULL:
+            raise MemoryError
+        self.groups = groups
+        self.group_capacity = capacity
+
+    cdef int _open_group(self, const uint8_t* data, uint32_t size, void* owner) except -1:
+        cdef Group* group
+        if self.group_count == self.group_capacity:
+            self._grow_groups()
+        group = &self.groups[self.group_count]
+        group.owner = owner
+        group.data = data
+        group.size = size
+        group.wanted = 0
+        group.entry = <uint32_t>self.entry_count
+        self.group_count += 1
+        self.gathered_bytes += size
+        if owner != NULL:
+            self.keep(owner)
+        return 0
+
+    cdef int settle(self, QueueIndex queue, uint64_t position, uint32_t body_size) except -1:
+        """The message will not be wanted again. body_size: as it was given to `add`. 1 if it was live, 0 if it was not there."""
+        cdef size_t at
+        cdef Run* run
+        if queue.open_count and position >= self.entries[queue.open_entries[0]].position:
+            at = open_bound(queue, self.entries, position)
+            if at == queue.open_count or self.entries[queue.open_entries[at]].position != position:
+                return 0
+            return self._settle_open(queue, at)
+        run = find_run(queue, position)
+        if run == NULL or bit_is_set(run.settled, position - run.first):
+            return 0
+        self._settle_in_run(run, position, body_size)
+        queue.live -= 1
+        queue.live_bytes -= body_size
+        return 1
+
+    cdef int _settle_open(self, QueueIndex queue, size_t at) noexcept:
+        """The entry at this place of the queue's is never written. 1, or 0 if it was settled before."""
+        cdef Entry* entry = &self.entries[queue.open_entries[at]]
+        cdef Group* group
+        cdef void* owner
+        if entry.queue == NULL:
+            return 0
+        entry.queue = NULL
+        queue.live -= 1
+        queue.live_bytes -= entry.body_size
+        group = &self.groups[entry.group]
+        group.wanted -= 1
+        if group.wanted == 0:
+            self.gathered_bytes -= group.size
+            owner = group.owner
+            group.owner = NULL
+            group.data = NULL
+            if owner != NULL:
+                self.let_go(owner)
+        return 1
+
+    cdef int _settle_in_run(self, Run* run, uint64_t position, uint32_t body_size) except -1:
+        """One live message of a run; the queue's own counts are the caller's. The run may be gone afterwards from the queue's array."""
+        cdef Segment* segment = run.segment
+        if segment.flags & SEGMENT_MOVING:
+            self._note_move(run.queue, position, position, body_size)
+        set_bit(run.settled, position - run.first)
+        run.live -= 1
+        run.live_bytes -= body_size
+        if run.live == 0:
+            run.live_bytes = 0
+            remove_run(<QueueIndex>run.queue, run)
+        segment.live -= 1
+        self.live_stored_bytes -= segment.unit
+        self._touch(segment)
+        return 0
+
+    cdef void _touch(self, Segment* segment) noexcept:
+        """Its index record is no longer what is stored. There is room in the arrays for every segment."""
+        if segment.flags & SEGMENT_MOVING:
+            segment.flags |= SEGMENT_TOUCHED
+        elif segment.live == 0:
+            if not segment.flags & SEGMENT_DEAD:
+                segment.flags |= SEGMENT_DEAD
+                pointers_push(&self.dead, segment)
+        elif not segment.flags & SEGMENT_DIRTY:
+            segment.flags |= SEGMENT_DIRTY
+            pointers_push(&self.dirty, segment)
+
+    cdef int _note_move(self, PyObject* queue, uint64_t first, uint64_t last, uint32_t body_size) except -1:
+        cdef size_t capacity
+        cdef Moved* moves
+        if self.move_count == self.move_capacity:
+            capacity = max(2 * self.move_capacity, <size_t>64)
+            moves = <Moved*>realloc(self.moves, capacity * sizeof(Moved))
+            if moves == NULL:
+                raise MemoryError
+            self.moves = moves
+            self.move_capacity = capacity
+        self.moves[self.move_count].queue = queue
+        self.moves[self.move_count].first = first
+        self.moves[self.move_count].last = last
+        self.moves[self.move_count].body_size = body_size
+        self.move_count += 1
+        return 0
+
+    cdef int settle_range(self, QueueIndex queue, uint64_t first, uint64_t last) except -1:
+        """Every live message from `first` to `last`, both included. How many there were.
+
+        Reads the log for at most the two segments that the range cuts (`StoreFailed`).
+        """
+        cdef uint64_t body_bytes = 0
+        cdef uint64_t count
+        cdef size_t at
+        count = self._settle_in_runs(queue, first, last, &body_bytes)
+        queue.live -= count
+        queue.live_bytes -= body_bytes
+        at = open_bound(queue, self.entries, first)
+        while at < queue.open_count and self.entries[queue.open_entries[at]].position <= last:
+            count += self._settle_open(queue, at)
+            at += 1
+        return <int>min(count, <uint64_t>0x7FFFFFFF)
+
+    cdef uint64_t _settle_in_runs(self, QueueIndex queue, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF:
+        """As `settle_range` in what is or is being written; the queue's own counts are the caller's."""
+        cdef uint64_t count = 0
+        cdef uint64_t run_last
+        cdef size_t index
+        cdef Run* run
+        cdef Segment* segment
+        while first <= last:
+            index = lower_bound(queue, first)
+            if index == queue.run_count:
+                break
+            run = queue.runs[queue.run_head + index]
+            if run.first > last:
+                break
+            run_last = run.first + run.span - 1
+            if first > run.first or last < run_last:
+                count += self._settle_part(run, first, last, body_bytes)
+            else:
+                segment = run.segment
+                if segment.flags & SEGMENT_MOVING:
+                    self._note_move(run.queue, run.first, run_last, <uint32_t>run.live_bytes)
+                count += run.live
+                body_bytes[0] += run.live_bytes
+                segment.live -= run.live
+                self.live_stored_bytes -= <uint64_t>segment.unit * run.live
+                memset(run.settled, 0xFF, words_for(run.span) * sizeof(uint64_t))
+                run.live = 0
+                run.live_bytes = 0
+                remove_run(queue, run)
+                self._touch(segment)
+            first = run_last + 1
+        return count
+
+    cdef uint64_t _settle_part(self, Run* run, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF:
+        """The live ones of a run from `first` to `last`. Their sizes are in the segment's value only."""
+        cdef Segment* segment = run.segment
+        cdef uint32_t number = <uint32_t>(run - segment.runs)
+        cdef uint64_t count = 0
+        cdef uint64_t position
+        cdef uint32_t index
+        cdef Target target
+        cdef Cursor cursor
+        if first > run.first + run.span - 1 or not live_from(run, first):
+            return 0
+        value = self._value(segment)
+        cursor = cursor_over(value)
+        while next_message(&cursor):
+            for index in range(cursor.target_count):
+                target = target_at(&cursor, index)
+                if target.run != number or target.offset >= run.span:
+                    continue
+                position = run.first + target.offset
+                if first <= position <= last and not bit_is_set(run.settled, target.offset):
+                    count += 1
+                    body_bytes[0] += cursor.body_size
+                    self._settle_in_run(run, position, cursor.body_size)
+        return count
+
+    cdef int forget(self, QueueIndex queue) except -1:
+        """The queue is deleted: all of it is settled, and its record goes. It takes no more messages."""
+        if queue.forgotten:
+            return 0
+        self.settle_range(queue, 1, 0xFFFFFFFFFFFFFFFE)
+        queue.forgotten = True
+        self.forgotten.append(queue)
+        return 0
+
+    cdef int mark(self, QueueIndex queue, uint64_t delivered, uint64_t lease) except -1:
+        """Two numbers for the queue's record, written with the next batch. Whatever they mean."""
+        if queue.forgotten:
+            return 0
+        queue.delivered = delivered
+        queue.lease = lease
+        if not queue.marked:
+            self.marks.append(queue)
+            queue.marked = True
+        return 0
+
+    # --- reading back -------------------------------------------------------------------------------------------------------------------
+
+    cdef uint64_t run_end(self, QueueIndex queue, uint64_t first) noexcept:
+        """The last position of the first committed run with something live at or after `first`; 0 if there is none.
+
+        A run lies in one segment: reading up to there costs one read of the log.
+        """
+        cdef size_t index = lower_bound(queue, first)
+        cdef Run* run
+        while index < queue.run_count:
+            run = queue.runs[queue.run_head + index]
+            if not run.segment.flags & SEGMENT_FLYING and live_from(run, first):
+                return run.first + run.span - 1
+            index += 1
+        return 0
+
+    cdef int read(self, QueueIndex queue, uint64_t first, uint64_t last, SegmentReader reader) except -1:
+        """Give the reader every live, committed message from `first` to `last`, ascending. How many there were.
+
+        Raises `StoreFailed` if the log cannot be read or its values are damaged, and whatever the reader raises.
+        """
+        cdef int count = 0
+        cdef size_t index
+        cdef uint64_t run_first, run_last, position
+        cdef uint32_t number, target_index, span
+        cdef uint64_t* settled = NULL
+        cdef Run* run
+        cdef Target target
+        cdef Cursor cursor
+        try:
+            while first <= last:
+                index = lower_bound(queue, first)
+                if index == queue.run_count:
+                    break
+                run = queue.runs[queue.run_head + index]
+                run_first, span = run.first, run.span
+                if run_first > last:
+                    break
+                run_last = run_first + span - 1
+                if not run.segment.flags & SEGMENT_FLYING and live_from(run, first):
+                    # The reader may settle what it is given, and the run may go with it: what it is asked of is copied.
+                    free(settled)
+                    settled = <uint64_t*>malloc(words_for(span) * sizeof(uint64_t))
+                    if settled == NULL:
+                        raise MemoryError
+                    memcpy(settled, run.settled, words_for(span) * sizeof(uint64_t))
+                    number = <uint32_t>(run - run.segment.runs)
+                    value = self._value(run.segment)
+                    cursor = cursor_over(value)
+                    while next_message(&cursor):
+                        for target_index in range(cursor.target_count):
+                            target = target_at(&cursor, target_index)
+                            if target.run != number or target.offset >= span or bit_is_set(settled, target.offset):
+                                continue
+                            position = run_first + target.offset
+                            if first <= position <= last:
+                                reader.take(position, target.note, cursor.data, cursor.size)
+                                count += 1
+                first = run_last + 1
+        finally:
+            free(settled)
+        return count
+
+    cdef object _value(self, Segment* segment):
+        """The whole value of a segment. The last one read is remembered, since a queue is read in slices."""
+        cdef uint32_t chunk
+        if segment.value != NULL:
+            return <object>segment.value
+        if self.cached_value is not None and self.cached_no == segment.segment_no:
+            return self.cached_value
+        chunks = [self.log.get(SEGMENTS, pack_segment_key(segment.segment_no, chunk)) for chunk in range(segment.chunk_count)]
+        if None in chunks:
+            raise StoreFailed(f"stored segment {segment.segment_no} is missing, or a part of it")
+        value = chunks[0] if segment.chunk_count == 1 else b"".join(chunks)
+        if <uint64_t>len(value) != segment.value_size:
+            raise StoreFailed(f"stored segment {segment.segment_no} has {len(value)} bytes, not {segment.value_size}")
+        if segment.value_size <= CACHED_BYTES_MAX:
+            self.cached_no = segment.segment_no
+            self.cached_value = value
+        return value
+
+    # --- encoding -----------------------------------------------------------------------------------------------------------------------
+
+    cdef bint _build_is_full(self, uint32_t size, uint32_t targets) noexcept:
+        """Whether a message with so many bytes and targets belongs into the next segment."""
+        return self.building.message_count != 0 and (
+            self.building.size + MESSAGE_HEAD_SIZE + <size_t>targets * TARGET_SIZE + size > SEGMENT_BYTES
+            or self.building.run_count + targets > RUNS_MAX)
+
+    cdef int _build_message(self, const uint8_t* data, uint32_t size, uint32_t body_size, uint32_t targets) except -1:
+        """Append a message; `targets` calls of `_build_target` fill in whom it is for."""
+        cdef Building* building = &self.building
+        cdef size_t needed = building.size + MESSAGE_HEAD_SIZE + <size_t>targets * TARGET_SIZE + size
+        cdef size_t capacity
+        cdef uint8_t* at
+        cdef Run* runs
+        cdef uint16_t count = <uint16_t>targets
+        assert 0 < targets <= TARGETS_MAX
+        if needed > building.capacity:
+            capacity = max(needed, <size_t>SEGMENT_BYTES)
+            at = <uint8_t*>realloc(building.value, capacity)
+            if at == NULL:
+                raise MemoryError
+            building.value = at
+            building.capacity = capacity
+        if building.run_count + targets > building.run_capacity:
+            capacity = max(2 * <size_t>building.run_capacity, <size_t>(building.run_count + targets))
+            runs = <Run*>realloc(building.runs, capacity * sizeof(Run))
+            if runs == NULL:
+                raise MemoryError
+            building.runs = runs
+            building.run_capacity = <uint32_t>capacity
+        at = building.value + building.size
+        memcpy(at, &size, 4)
+        memcpy(at + 4, &body_size, 4)
+        memcpy(at + 8, &count, 2)
+        memcpy(building.value + needed - size, data, size)
+        building.target_at = building.size + MESSAGE_HEAD_SIZE
+        building.size = needed
+        building.message_count += 1
+        return 0
+
+    cdef int _build_target(self, QueueIndex queue, uint64_t position, uint64_t note, uint32_t body_size, ssize_t source) except -1:
+        """One target of the message just appended. source: the index of the queue's run that it is moved from; -1 if it is new."""
+        cdef Building* building = &self.building
+        cdef Run* run
+        cdef uint8_t* at = building.value + building.target_at
+        cdef uint16_t number
+        cdef uint32_t offset
+        # A run must not close over another run of the queue that lies elsewhere.
+        run = &building.runs[queue.build_run]
+        if (queue.build_stamp != building.stamp or position < run.first + run.span or position - (run.first + run.span) >= GAP_MAX
+                or source - queue.build_source > 1 or source < queue.build_source):
+            queue.build_stamp = building.stamp
+            queue.build_run = building.run_count
+            building.run_count += 1
+            run = &building.runs[queue.build_run]
+            memset(run, 0, sizeof(Run))
+            run.queue = <PyObject*>queue
+            run.queue_id = queue.queue_id
+            run.first = position
+        queue.build_source = source
+        offset = <uint32_t>(position - run.first)
+        run.span = offset + 1
+        run.live += 1
+        run.live_bytes += body_size
+        number = <uint16_t>queue.build_run
+        memcpy(at, &number, 2)
+        memcpy(at + 2, &offset, 4)
+        memcpy(at + 6, &note, 8)
+        building.target_at += TARGET_SIZE
+        building.target_count += 1
+        return 0
+
+    cdef Segment* _finish_segment(self, Batch batch) except NULL:
+        """Make a segment of what was built and put it into the batch; the caller ties its runs to their queues."""
+        cdef Building* building = &self.building
+        cdef Segment* segment
+        cdef Run* run
+        cdef uint64_t* words
+        cdef size_t word_count = 0
+        cdef uint32_t index
+        cdef Target target
+        cdef Cursor cursor
+        for index in range(building.run_count):
+            word_count += words_for(building.runs[index].span)
+        segment = segment_new(building.run_count, word_count)
+        segment.segment_no = self.next_segment_no
+        segment.value_size = building.size
+        segment.message_count = building.message_count
+        segment.target_count = building.target_count
+        segment.live = building.target_count
+        words = <uint64_t*>(segment.runs + segment.run_count)
+        for index in range(building.run_count):
+            run = &segment.runs[index]
+            run[0] = building.runs[index]
+            run.segment = segment
+            run.settled = words
+            words += words_for(run.span)
+        memset(&cursor, 0, sizeof(Cursor))
+        cursor.at = building.value
+        cursor.end = building.value + building.size
+        while next_message(&cursor):
+            for index in range(cursor.target_count):
+                target = target_at(&cursor, index)
+                clear_bit(segment.runs[target.run].settled, target.offset)
+        try:
+            value = PyBytes_FromStringAndSize(<char*>building.value, building.size)
+            segment.chunk_count = <uint32_t>((building.size + CHUNK - 1) // CHUNK)
+            if segment.chunk_count == 1:
+                batch.operations.append((SEGMENTS, pack_segment_key(segment.segment_no, 0), value))
+            else:
+                for index in range(segment.chunk_count):
+                    batch.operations.append(
+                        (SEGMENTS, pack_segment_key(segment.segment_no, index), value[index * CHUNK:(index + 1) * CHUNK]))
+            batch.size_bytes += building.size
+            self._write_index(batch, segment)
+            self._add_segment(segment)
+        except BaseException:
+            free(segment)
+            raise
+        Py_INCREF(value)
+        segment.value = <PyObject*>value
+        segment.flags |= SEGMENT_FLYING
+        self.next_segment_no += 1
+        if building.capacity > 4 * SEGMENT_BYTES:  # one large message does not keep its room
+            free(building.value)
+            building.value = NULL
+            building.capacity = 0
+        building.size = 0
+        building.run_count = 0
+        building.message_count = 0
+        building.target_count = 0
+        building.stamp += 1
+        return segment
+
+    cdef int _write_index(self, Batch batch, Segment* segment) except -1:
+        """The segment's index record, as it stands now, into the batch."""
+        cdef size_t size = INDEX_HEAD_SIZE
+        cdef uint32_t index
+        cdef uint32_t zero = 0
+        cdef size_t bit_bytes
+        cdef uint8_t* at
+        cdef Run* run
+        for index in range(segment.run_count):
+            size += INDEX_RUN_SIZE + (<size_t>segment.runs[index].span + 7) // 8
+        record = PyBytes_FromStringAndSize(NULL, size)
+        at = <uint8_t*>PyBytes_AS_STRING(record)
+        memcpy(at, &segment.value_size, 8)
+        memcpy(at + 8, &segment.chunk_count, 4)
+        memcpy(at + 12, &segment.message_count, 4)
+        memcpy(at + 16, &segment.target_count, 4)
+        memcpy(at + 20, &segment.run_count, 4)
+        at += INDEX_HEAD_SIZE
+        for index in range(segment.run_count):
+            run = &segment.runs[index]
+            memcpy(at, &run.queue_id, 4)
+            memcpy(at + 4, &run.span, 4)
+            memcpy(at + 8, &run.live, 4)
+            memcpy(at + 12, &zero, 4)
+            memcpy(at + 16, &run.first, 8)
+            memcpy(at + 24, &run.live_bytes, 8)
+            at += INDEX_RUN_SIZE
+            bit_bytes = (<size_t>run.span + 7) // 8
+            memcpy(at, run.settled, bit_bytes)
+            at += bit_bytes
+        batch.operations.append((INDEX, pack_index_key(segment.segment_no), record))
+        batch.size_bytes += size
+        return 0
+
+    cdef int _add_segment(self, Segment* segment) except -1:
+        """Count a segment in, with room for it in every array that it may come into."""
+        pointers_reserve(&self.segments, self.segments.count + 1)
+        pointers_reserve(&self.dirty, self.segments.count + 1)
+        pointers_reserve(&self.dead, self.segments.count + 1)
+        segment.unit = <uint32_t>min(segment.value_size // segment.target_count, <uint64_t>0xFFFFFFFF)
+        segment.slot = <uint32_t>self.segments.count
+        pointers_push(&self.segments, segment)
+        self.stored_bytes += segment.value_size
+        self.live_stored_bytes += <uint64_t>segment.unit * segment.live
+        self.small_count += segment.value_size < SMALL_BYTES
+        return 0
+
+    cdef void _remove_segment(self, Segment* segment) noexcept:
+        """Count a segment out and free it. Its runs are in no queue's array, itself in none but `candidates`."""
+        cdef Segment* other = self.segments.items[self.segments.count - 1]
+        self.segments.items[segment.slot] = other
+        other.slot = segment.slot
+        self.segments.count -= 1
+        self.stored_bytes -= segment.value_size
+        self.live_stored_bytes -= <uint64_t>segment.unit * segment.live
+        self.small_count -= segment.value_size < SMALL_BYTES
+        if segment.flags & SEGMENT_CANDIDATE:
+            self.candidates.items[segment.candidate] = NULL
+        segment_free(segment)
+
+    cdef int _encode_gathered(self, Batch batch) except -1:
+        """Segments of all that was added and is still wanted. Every owner is let go."""
+        cdef size_t number, index, end
+        cdef Group* group
+        cdef Entry* entry
+        cdef QueueIndex queue
+        for number in range(self.group_count):
+            group = &self.groups[number]
+            if group.wanted == 0:
+                continue
+            if self._build_is_full(group.size, group.wanted):
+                self._finish_new(batch)
+            end = self.groups[number + 1].entry if number + 1 < self.group_count else self.entry_count
+            # The message's body size is the same for all its queues.
+            index = group.entry
+            while self.entries[index].queue == NULL:
+                index += 1
+            self._build_message(group.data, group.size, self.entries[index].body_size, group.wanted)
+            for index in range(index, end):
+                entry = &self.entries[index]
+                if entry.queue != NULL:
+                    self._build_target(<QueueIndex>entry.queue, entry.position, entry.note, entry.body_size, -1)
+            if group.owner != NULL:
+                self.let_go(group.owner)
+                group.owner = NULL
+        if self.building.message_count:
+            self._finish_new(batch)
+        for queue in self.open_queues:
+            queue.flying_through = queue.highest
+            queue.open_count = 0
+            if queue.open_capacity > 4096:
+                free(queue.open_entries)
+                queue.open_entries = NULL
+                queue.open_capacity = 0
+        batch.queues = self.open_queues
+        self.open_queues = []
+        self.entry_count = 0
+        self.group_count = 0
+        self.gathered_bytes = 0
+        if self.entry_capacity > 65536:
+            free(self.entries)
+            self.entries = NULL
+            self.entry_capacity = 0
+        if self.group_capacity > 65536:
+            free(self.groups)
+            self.groups = NULL
+            self.group_capacity = 0
+        return 0
+
+    cdef int _finish_new(self, Batch batch) except -1:
+        """The segment built is one of new messages: their queues know it from now on."""
+        cdef Segment* segment
+        cdef uint32_t index
+        pointers_reserve(&batch.written, batch.written.count + 1)
+        segment = self._finish_segment(batch)
+        pointers_push(&batch.written, segment)
+        for index in range(segment.run_count):
+            reserve_run(<QueueIndex>segment.runs[index].queue, 1)
+            insert_run(<QueueIndex>segment.runs[index].queue, &segment.runs[index])
+        return 0
+
+    cdef bint has_work(self) noexcept:
+        """Whether `take_batch` would have something to write."""
+        return (self.entry_count != 0 or self.dirty.count != 0 or self.dead.count != 0 or len(self.marks) != 0
+                or len(self.forgotten) != 0 or self._compaction_due())
+
+    def take_batch(self):
+        """Everything that is to be written now, as a `Batch`; it may be empty. The next one only after `batch_done` or `batch_failed`.
+
+        The removal of dead segments is spread over batches of DROPPED_MAX, those that died last first. Raises `StoreFailed` if segments
+        that are to be moved cannot be read.
+        """
+        cdef Batch batch
+        cdef Segment* segment
+        cdef QueueIndex queue
+        cdef size_t index
+        if self.flying is not None:
+            raise RuntimeError("a batch is under way")
+        batch = Batch()
+        self._encode_gathered(batch)
+        self.next_sweep_bytes = min(self.next_sweep_bytes, max(<uint64_t>WASTE_BYTES_MAX, self._waste() + WASTE_BYTES_MAX // 4))
+        self.next_sweep_small = min(self.next_sweep_small, max(<size_t>SMALL_COUNT_MAX, self.small_count + SMALL_COUNT_MAX // 4))
+        if self._compaction_due():
+            self._move_sparse(batch)
+        pointers_reserve(&batch.rewritten, self.dirty.count)
+        for index in range(self.dirty.count):
+            segment = self.dirty.items[index]
+            segment.flags &= ~<uint32_t>SEGMENT_DIRTY
+            if segment.flags & SEGMENT_MOVING:
+                segment.flags |= SEGMENT_TOUCHED  # should the move fail
+            elif not segment.flags & SEGMENT_DEAD:
+                self._write_index(batch, segment)
+                pointers_push(&batch.rewritten, segment)
+        self.dirty.count = 0
+        pointers_reserve(&batch.dropped, min(self.dead.count, <size_t>DROPPED_MAX))
+        while self.dead.count and batch.dropped.count < DROPPED_MAX:
+            self.dead.count -= 1
+            segment = self.dead.items[self.dead.count]
+            pointers_push(&batch.dropped, segment)
+            self._write_removal(batch, segment)
+        for queue in self.marks:
+            queue.marked = False
+            if not queue.forgotten:
+                queue.recorded = True
+                batch.operations.append((QUEUES, pack_queue_key(queue.queue_id), pack_queue_value(queue.delivered, queue.lease)))
+                batch.size_bytes += QUEUE_RECORD_SIZE
+        for queue in self.forgotten:
+            if queue.recorded:
+                batch.operations.append((QUEUES, pack_queue_key(queue.queue_id), None))
+        batch.marks, self.marks = self.marks, []
+        batch.forgotten, self.forgotten = self.forgotten, []
+        self.flying = batch
+        return batch
+
+    cdef int _write_removal(self, Batch batch, Segment* segment) except -1:
+        cdef uint32_t chunk
+        for chunk in range(segment.chunk_count):
+            batch.operations.append((SEGMENTS, pack_segment_key(segment.segment_no, chunk), None))
+        batch.operations.append((INDEX, pack_index_key(segment.segment_no), None))
+        return 0
+
+    def batch_done(self, Batch batch not None):
+        """Its operations are committed: its messages can be read back, and `stored_through` moves."""
+        cdef size_t index
+        cdef Segment* segment
+        cdef QueueIndex queue
+        self._end(batch)
+        for index in range(batch.written.count):
+            segment = batch.written.items[index]
+            segment.flags &= ~<uint32_t>SEGMENT_FLYING
+            drop_value(segment)
+        for index in range(batch.dropped.count):
+            self._remove_segment(batch.dropped.items[index])
+        if batch.moved.count:
+            self._switch_to_copies(batch)
+        for queue in batch.queues:
+            queue.stored_through = queue.flying_through
+        for queue in batch.forgotten:
+            del self.queues[queue.queue_id]
+        self.compacting = True
+
+    def batch_failed(self, Batch batch not None):
+        """Nothing of its operations is there, and the log goes on (`DiskFull`).
+
+        Its new messages are gone: they do not count as live any more, and settling them is passed over. Everything else in it, settled
+        messages, removals and marks, is written with the next batch.
+        """
+        cdef size_t index
+        cdef uint32_t number
+        cdef Segment* segment
+        cdef Run* run
+        cdef QueueIndex queue
+        self._end(batch)
+        self.compacting = False  # it asks for room where there is none
+        for index in range(batch.written.count):
+            segment = batch.written.items[index]
+            for number in range(segment.run_count):
+                run = &segment.runs[number]
+                if run.live:
+                    queue = <QueueIndex>run.queue
+                    queue.live -= run.live
+                    queue.live_bytes -= run.live_bytes
+                    remove_run(queue, run)
+        pointers_drop_flagged(&self.dirty, SEGMENT_FLYING)
+        pointers_drop_flagged(&self.dead, SEGMENT_FLYING)
+        for index in range(batch.written.count):
+            self._remove_segment(batch.written.items[index])
+        for index in range(batch.copies.count):
+            self._remove_segment(batch.copies.items[index])
+        for index in range(batch.moved.count):
+            segment = batch.moved.items[index]
+            segment.flags &= ~<uint32_t>SEGMENT_MOVING
+            drop_value(segment)
+            if segment.flags & SEGMENT_TOUCHED:
+                segment.flags &= ~<uint32_t>SEGMENT_TOUCHED
+                self._touch(segment)
+        self.move_count = 0
+        for index in range(batch.rewritten.count):
+            self._touch(batch.rewritten.items[index])
+        for index in range(batch.dropped.count):
+            pointers_push(&self.dead, batch.dropped.items[index])
+        for queue in batch.marks:
+            if not queue.marked and not queue.forgotten:
+                queue.marked = True
+                self.marks.append(queue)
+        self.forgotten = batch.forgotten + self.forgotten
+
+    cdef int _end(self, Batch batch) except -1:
+        if batch is not self.flying:
+            raise RuntimeError("this batch is not under way")
+        self.flying = None
+        return 0
+
+    # --- moving what is left of sparse and of tiny segments -----------------------------------------------------------------------------
+
+    cdef uint64_t _waste(self) noexcept:
+        """By how much the stored bytes are more than twice the live ones."""
+        return self.stored_bytes - 2 * self.live_stored_bytes if self.stored_bytes > 2 * self.live_stored_bytes else 0
+
+    cdef bint _compaction_due(self) noexcept:
+        if not self.compacting:
+            return False
+        if self.candidate_next < self.candidates.count:
+            return self._waste() > WASTE_BYTES_MAX or self.small_count > SMALL_COUNT_MAX
+        return self._waste() > self.next_sweep_bytes or self.small_count > self.next_sweep_small
+
+    cdef int _find_candidates(self) except -1:
+        """Look through all segments for those worth moving, oldest first, so that neighbours come to lie in one segment again."""
+        cdef bint sparse = self._waste() > self.next_sweep_bytes
+        cdef bint small = self.small_count > self.next_sweep_small
+        cdef size_t index
+        cdef Segment* segment
+        self.candidates.count = 0
+        self.candidate_next = 0
+        pointers_reserve(&self.candidates, self.segments.count)
+        for index in range(self.segments.count):
+            segment = self.segments.items[index]
+            if segment.live and not segment.flags & SEGMENT_FLYING and is_worth_moving(segment, sparse, small):
+                pointers_push(&self.candidates, segment)
+        qsort(self.candidates.items, self.candidates.count, sizeof(Segment*), segment_order)
+        for index in range(self.candidates.count):
+            self.candidates.items[index].candidate = <uint32_t>index
+            self.candidates.items[index].flags |= SEGMENT_CANDIDATE
+        return 0
+
+    cdef int _move_sparse(self, Batch batch) except -1:
+        """Copies of what is live in some candidates join the batch, with the removal of those. Bounded, since the loop waits for it."""
+        cdef uint64_t moved_bytes = 0
+        cdef uint64_t read_bytes = 0
+        cdef Segment* segment
+        if self.candidate_next == self.candidates.count:
+            self._find_candidates()
+        pointers_reserve(&batch.moved, MOVED_SEGMENTS_MAX)
+        while self.candidate_next < self.candidates.count:
+            if moved_bytes >= MOVED_BYTES_MAX or read_bytes >= MOVED_READ_MAX or batch.moved.count == MOVED_SEGMENTS_MAX:
+                break
+            segment = self.candidates.items[self.candidate_next]
+            self.candidate_next += 1
+            if segment == NULL:
+                continue
+            segment.flags &= ~<uint32_t>SEGMENT_CANDIDATE
+            if segment.live:
+                moved_bytes += <uint64_t>segment.unit * segment.live
+                read_bytes += segment.value_size
+                self._move_segment(batch, segment)
+        if self.building.message_count:
+            self._finish_copy(batch)
+        if self.candidate_next == self.candidates.count:
+            # What could not be gained now is not looked for again until there is more to gain.
+            self.next_sweep_bytes = self._waste() + WASTE_BYTES_MAX // 4
+            self.next_sweep_small = self.small_count + SMALL_COUNT_MAX // 4
+        return 0
+
+    cdef int _move_segment(self, Batch batch, Segment* segment) except -1:
+        cdef uint32_t index, wanted
+        cdef Target target
+        cdef Run* run
+        cdef QueueIndex queue
+        cdef uint64_t position
+        cdef Cursor cursor
+        value = self._value(segment)
+        Py_INCREF(value)
+        segment.value = <PyObject*>value  # read from here while the commit may have removed it
+        segment.flags |= SEGMENT_MOVING
+        pointers_push(&batch.moved, segment)
+        self._write_removal(batch, segment)
+        cursor = cursor_over(value)
+        while next_message(&cursor):
+            wanted = 0
+            for index in range(cursor.target_count):
+                target = target_at(&cursor, index)
+                if target.run >= segment.run_count or target.offset >= segment.runs[target.run].span:
+                    raise StoreFailed(f"the value of stored segment {segment.segment_no} is damaged")
+                wanted += not bit_is_set(segment.runs[target.run].settled, target.offset)
+            if not wanted:
+                continue
+            if self._build_is_full(cursor.size, wanted):
+                self._finish_copy(batch)
+            self._build_message(cursor.data, cursor.size, cursor.body_size, wanted)
+            for index in range(cursor.target_count):
+                target = target_at(&cursor, index)
+                run = &segment.runs[target.run]
+                if not bit_is_set(run.settled, target.offset):
+                    queue = <QueueIndex>run.queue
+                    position = run.first + target.offset
+                    self._build_target(queue, position, target.note, cursor.body_size, lower_bound(queue, position))
+        return 0
+
+    cdef int _finish_copy(self, Batch batch) except -1:
+        """The segment built holds copies: until the commit is done, the queues know the originals."""
+        pointers_reserve(&batch.copies, batch.copies.count + 1)
+        pointers_push(&batch.copies, self._finish_segment(batch))
+        return 0
+
+    cdef int _switch_to_copies(self, Batch batch) except -1:
+        """The originals are gone from the log. What was settled of them since the copies were made is settled in the copies."""
+        cdef uint64_t counted_already = 0
+        cdef size_t index
+        cdef uint32_t number
+        cdef Segment* segment
+        cdef QueueIndex queue
+        cdef Run* run
+        cdef Moved* move
+        for index in range(batch.moved.count):
+            segment = batch.moved.items[index]
+            for number in range(segment.run_count):
+                if segment.runs[number].live:
+                    remove_run(<QueueIndex>segment.runs[number].queue, &segment.runs[number])
+        for index in range(batch.copies.count):
+            segment = batch.copies.items[index]
+            segment.flags &= ~<uint32_t>SEGMENT_FLYING
+            for number in range(segment.run_count):
+                queue = <QueueIndex>segment.runs[number].queue
+                reserve_run(queue, 1)
+                insert_run(queue, &segment.runs[number])
+        for index in range(self.move_count):
+            move = &self.moves[index]
+            queue = <QueueIndex>move.queue
+            if move.first < move.last:
+                self._settle_in_runs(queue, move.first, move.last, &counted_already)
+            else:
+                run = find_run(queue, move.first)
+                if run != NULL and not bit_is_set(run.settled, move.first - run.first):
+                    self._settle_in_run(run, move.first, move.body_size)
+        self.move_count = 0
+        for index in range(batch.copies.count):
+            drop_value(batch.copies.items[index])
+        for index in range(batch.moved.count):
+            self._remove_segment(batch.moved.items[index])
+        return 0
+
+    # --- queues, and what the log holds at start ----------------------------------------------------------------------------------------
+
+    def open_queue(self, queue_id):
+        """The index of a queue, new or as loaded. queue_id: u32, one never forgotten before."""
+        cdef QueueIndex queue
+        if not self.loaded:
+            self.load()
+        queue = self.queues.get(queue_id)
+        if queue is None:
+            queue = QueueIndex.__new__(QueueIndex)
+            queue.queue_id = queue_id
+            self.queues[queue_id] = queue
+        elif queue.forgotten:
+            raise ValueError(f"queue {queue_id} was forgotten")
+        return queue
+
+    def load(self):
+        """Read the index; every queue that has anything in the log, by id. Never the messages themselves.
+
+        Raises `ForeignStore` at a record that is damaged, `StoreFailed` if the log cannot be read; the store is then not used.
+        """
+        cdef const uint8_t* data
+        cdef QueueIndex queue
+        cdef size_t index
+        cdef Run** runs
+        if self.loaded:
+            return dict(self.queues)
+        self.loaded = True
+        for key, value in self.log.scan(INDEX):
+            if len(key) != 8:
+                raise ForeignStore("the index has a key that is no segment's")
+            segment_no = int.from_bytes(key, "big")
+            data = value
+            self._load_segment(segment_no, data, len(value))
+            self.next_segment_no = segment_no + 1
+        for queue in self.queues.values():
+            runs = queue.runs + queue.run_head
+            qsort(runs, queue.run_count, sizeof(Run*), run_order)
+            for index in range(1, queue.run_count):
+                if runs[index - 1].first + runs[index - 1].span > runs[index].first:
+                    raise ForeignStore(f"the index holds position {runs[index].first} of queue {queue.queue_id} twice")
+            queue.stored_through = queue.highest
+        for key, value in self.log.scan(QUEUES):
+            if len(key) != QUEUE_KEY.size or len(value) != QUEUE_VALUE.size:
+                raise ForeignStore("the record of a queue is damaged")
+            queue = self.open_queue(QUEUE_KEY.unpack(key)[0])
+            queue.delivered, queue.lease = QUEUE_VALUE.unpack(value)
+            queue.recorded = True
+        return dict(self.queues)
+
+    cdef int _load_segment(self, uint64_t segment_no, const uint8_t* data, size_t size) except -1:
+        cdef Segment head
+        cdef Segment* segment
+        cdef Run* run
+        cdef Run loaded
+        cdef QueueIndex queue
+        cdef uint64_t* words
+        cdef size_t word_count = 0
+        cdef size_t bit_bytes, word
+        cdef const uint8_t* at
+        cdef const uint8_t* end = data + size
+        cdef uint32_t number
+        cdef uint64_t zeros
+        damaged = ForeignStore(f"the index record of segment {segment_no} is damaged")
+        if size < INDEX_HEAD_SIZE:
+            raise damaged
+        memcpy(&head.value_size, data, 8)
+        memcpy(&head.chunk_count, data + 8, 4)
+        memcpy(&head.message_count, data + 12, 4)
+        memcpy(&head.target_count, data + 16, 4)
+        memcpy(&head.run_count, data + 20, 4)
+        if (head.chunk_count == 0 or head.chunk_count != (head.value_size + CHUNK - 1) // CHUNK or head.message_count == 0
+                or head.target_count < head.message_count):
+            raise damaged
+        at = data + INDEX_HEAD_SIZE
+        for _ in range(head.run_count):
+            if <size_t>(end - at) < INDEX_RUN_SIZE:
+                raise damaged
+            memcpy(&loaded.span, at + 4, 4)
+            bit_bytes = (<size_t>loaded.span + 7) // 8
+            at += INDEX_RUN_SIZE
+            if loaded.span == 0 or <size_t>(end - at) < bit_bytes:
+                raise damaged
+            at += bit_bytes
+            word_count += words_for(loaded.span)
+        if at != end:
+            raise damaged
+        segment = segment_new(head.run_count, word_count)
+        segment.segment_no = segment_no
+        segment.value_size = head.value_size
+        segment.chunk_count = head.chunk_count
+        segment.message_count = head.message_count
+        segment.target_count = head.target_count
+        words = <uint64_t*>(segment.runs + segment.run_count)
+        at = data + INDEX_HEAD_SIZE
+        for number in range(head.run_count):
+            run = &segment.runs[number]
+            run.segment = segment
+            memcpy(&run.queue_id, at, 4)
+            memcpy(&run.span, at + 4, 4)
+            memcpy(&run.live, at + 8, 4)
+            memcpy(&run.first, at + 16, 8)
+            memcpy(&run.live_bytes, at + 24, 8)
+            at += INDEX_RUN_SIZE
+            bit_bytes = (<size_t>run.span + 7) // 8
+            run.settled = words
+            memcpy(words, at, bit_bytes)
+            at += bit_bytes
+            zeros = 0
+            words += words_for(run.span)
+            for word in range(words_for(run.span)):
+                zeros += popcount(~run.settled[word])
+            if run.span & 63 and ~run.settled[words_for(run.span) - 1] >> (run.span & 63):
+                zeros += 1  # a bit past the end is not 1
+            if zeros != run.live or run.first == 0:
+                free(segment)
+                raise damaged
+            segment.live += run.live
+        if segment.live > segment.target_count:
+            free(segment)
+            raise damaged
+        try:
+            self._add_segment(segment)
+        except BaseException:
+            free(segment)
+            raise
+        for number in range(segment.run_count):
+            run = &segment.runs[number]
+            queue = self.open_queue(run.queue_id)
+            run.queue = <PyObject*>queue
+            queue.highest = max(queue.highest, run.first + run.span - 1)
+            if run.live:
+                reserve_run(queue, 1)
+                queue.runs[queue.run_head + queue.run_count] = run
+                queue.run_count += 1
+                queue.live += run.live
+                queue.live_bytes += run.live_bytes
+        if segment.live == 0:
+            self._touch(segment)
+        return 0
+
+    def statistics(self):
+        """Counts and bytes as of now, for people and metrics.
+
+        messages, message_bytes: live ones and their body sizes; stored_bytes, live_stored_bytes: of segment values, and about how much of
+        them is live; gathered_bytes: waits for the next batch; file_bytes, used_bytes, free_bytes: the log's `Sizes`.
+        """
+        cdef QueueIndex queue
+        cdef uint64_t messages = 0
+        cdef uint64_t message_bytes = 0
+        for queue in self.queues.values():
+            messages += queue.live
+            message_bytes += queue.live_bytes
+        file_bytes, used_bytes, free_bytes = self.log.sizes()
+        return {
+            "queues": len(self.queues),
+            "segments": self.segments.count,
+            "small_segments": self.small_count,
+            "messages": messages,
+            "message_bytes": message_bytes,
+            "stored_bytes": self.stored_bytes,
+            "live_stored_bytes": self.live_stored_bytes,
+            "gathered_bytes": self.gathered_bytes,
+            "file_bytes": file_bytes,
+            "used_bytes": used_bytes,
+            "free_bytes": free_bytes,
+        }
