@@ -1,6 +1,7 @@
 from typing import Any
 
 from leveret.queue.consumer import Consumer
+from leveret.queue.journal import Journal
 
 class InExclusiveUse(Exception): ...
 
@@ -15,6 +16,10 @@ class Queue:
     exclusive_consumer: Consumer | None
     consumer_count: int
     unfinished: bool
+    journal: Journal | None
+    paged_count: int
+    paged_bytes: int
+    handed_through: int
 
     ready_count: int
     unacked_count: int
@@ -50,6 +55,8 @@ class Queue:
     def remove_consumer(self, consumer: Consumer) -> int: ...
     @property
     def consumers(self) -> list[Consumer]: ...
+    def keep_journal(self, journal: Journal) -> None: ...
+    def recover(self, count: int, size: int, first: int, last: int, handed_through: int) -> None: ...
     def purge(self) -> int: ...
     def clear(self) -> list[Consumer]: ...
     def statistics(self) -> dict[str, Any]: ...

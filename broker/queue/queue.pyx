@@ -320,9 +320,10 @@ cdef class Queue:
             self.paged_count += count
             self.paged_bytes += size
             self.tail_bytes -= size
-            for index in range(count):
+            while count:
                 ring_pop_front(&self.tail, &entry)
                 message_release(entry.message)
+                count -= 1
         elif self.paged_count == 0:
             self.join_tail()
         return 0

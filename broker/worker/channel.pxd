@@ -80,6 +80,7 @@ cdef class Publisher(Ending):
     cdef int unroutable(self, Message* message) except -1
     cdef int give_back(self, Message* message) except -1
     cdef int settled_at_once(self, bint tracked) except -1
+    cdef int settled_by_commit(self) except -1
     cdef int write_return(self, Message* message, uint16_t code, bytes text) except -1
     cdef int verdict(self, uint64_t publish_no, uint64_t workers) except -1
     cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused, bint taken) except -1

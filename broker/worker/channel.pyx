@@ -525,6 +525,8 @@ cdef class Channel(Publisher):
             self.further_count = 0
             transaction.clear()
         self.settle_marked()
+        if self.state.committer.has_work():     # the acks too must be on the disk before commit-ok
+            self.settled_by_commit()
         self.commit_through = confirms.next - 1
         if confirms.first > self.commit_through:
             return None

@@ -290,7 +290,9 @@ cdef class WorkerLink(Link):
         cdef uint16_t index
         cdef void* found
         cdef Message* message
+        cdef int answer
         cdef bint taken = False
+        cdef bint stored = False
         cdef bint untaken
         cdef Neighbour origin
         if packet.size < head_size:
@@ -306,16 +308,20 @@ cdef class WorkerLink(Link):
                 if found == NULL:
                     continue
                 if message.flags & MESSAGE_IMMEDIATE:
-                    taken |= (<ShardQueue>found).offer(message)
+                    answer = (<ShardQueue>found).offer(message)
+                    taken |= answer > 0
+                    stored |= answer > 1
                 else:
-                    (<ShardQueue>found).publish(message)
+                    stored |= (<ShardQueue>found).publish(message)
                     if (<ShardQueue>found).is_behind():
                         self.state.slow_publisher(<ShardQueue>found, enqueue.origin, enqueue.channel_ref)
             untaken = message.flags & MESSAGE_IMMEDIATE and not taken
         finally:
             message_release(message)
         if packet.flags & ENQUEUE_WANTS_CONFIRM:
-            if enqueue.origin == self.state.index:
+            if stored:
+                self.state.committer.wait_for(enqueue.origin, enqueue.channel_ref, enqueue.publish_no)
+            elif enqueue.origin == self.state.index:
                 self.state.confirm(
                     enqueue.channel_ref, enqueue.publish_no, 1, self.state.index, CONFIRM_NOT_TAKEN if untaken else 0)
             elif enqueue.origin < len(self.state.workers):

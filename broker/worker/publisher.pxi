@@ -303,6 +303,7 @@ cdef class Publisher(Ending):
         cdef void* found
         cdef bint tracked = self.tracked()
         cdef bint immediate = message.flags & MESSAGE_IMMEDIATE
+        cdef int stored
         if self.further_count:
             return self.publish_to_many(message)
         if self.queue_version != self.state.directory.version:
@@ -317,12 +318,15 @@ cdef class Publisher(Ending):
             return self.unroutable(message)
         if queue.local is not None:
             if immediate:
-                if not queue.local.offer(message):
+                stored = queue.local.offer(message) - 1
+                if stored < 0:
                     self.write_return(message, 313, b"NO_CONSUMERS")
             else:
-                queue.local.publish(message)
+                stored = queue.local.publish(message)
                 if (<ShardQueue>queue.local).is_behind():
                     self.connection.slow_down()
+            if tracked and stored > 0:
+                return self.settled_by_commit()
             return self.settled_at_once(tracked)
         if immediate:
             message_retain(message)
@@ -338,6 +342,11 @@ cdef class Publisher(Ending):
             return self.state.poller.want_ending(self)
         return 0
 
+    cdef int settled_by_commit(self) except -1:
+        """The message is in a queue of this worker that keeps it on disk: answered when it is there."""
+        cdef int index = self.state.index
+        return self.state.committer.wait_for(index, self.ref, self.need_confirms().open(<uint64_t>1 << index, 0, NULL))
+
     cdef int publish_to_many(self, Message* message) except -1:
         """By the default exchange to every queue that the routing key, CC or BCC names; once to each."""
         cdef QueueEntry queue
@@ -346,6 +355,8 @@ cdef class Publisher(Ending):
         cdef uint16_t index
         cdef uint64_t workers = 0
         cdef uint64_t publish_no = 0
+        cdef uint64_t here = 0              # our own bit, if the message waits for a commit of ours
+        cdef int stored
         cdef bint taken = False
         cdef dict queues = {}
         cdef dict elsewhere = {}            # worker -> its queues' ids
@@ -362,20 +373,26 @@ cdef class Publisher(Ending):
             if queue.local is None:
                 workers |= <uint64_t>1 << queue.worker
                 elsewhere.setdefault(queue.worker, []).append(queue.id)
-            elif message.flags & MESSAGE_IMMEDIATE:
-                taken |= queue.local.offer(message)
+                continue
+            if message.flags & MESSAGE_IMMEDIATE:
+                stored = queue.local.offer(message) - 1
+                taken |= stored >= 0
             else:
-                queue.local.publish(message)
+                stored = queue.local.publish(message)
                 taken = True
+            if stored > 0 and self.tracked():
+                here = <uint64_t>1 << self.state.index
         if workers == 0:
             if not taken:
                 self.write_return(message, 313, b"NO_CONSUMERS")
-            return self.settled_at_once(self.tracked())
+            return self.settled_by_commit() if here else self.settled_at_once(self.tracked())
         if message.flags & MESSAGE_IMMEDIATE:
             message_retain(message)
-            publish_no = self.need_confirms().open(workers, IMMEDIATE | (TAKEN if taken else 0), message)
+            publish_no = self.need_confirms().open(workers | here, IMMEDIATE | (TAKEN if taken else 0), message)
         elif self.tracked():
-            publish_no = self.need_confirms().open(workers, 0, NULL)
+            publish_no = self.need_confirms().open(workers | here, 0, NULL)
+        if here:
+            self.state.committer.wait_for(self.state.index, self.ref, publish_no)
         for worker, queue_ids in elsewhere.items():
             (<Neighbour>self.state.workers[worker]).send_enqueue_many(
                 self.connection, queue_ids, self.ref, publish_no, ENQUEUE_WANTS_CONFIRM if publish_no else 0, message)

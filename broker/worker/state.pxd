@@ -8,6 +8,7 @@ from leveret.worker.directory cimport Directory
 
 cdef class WorkerState          # before the next lines: the modules name each other
 
+from leveret.worker.committer cimport Committer
 from leveret.worker.connection cimport Connection
 from leveret.worker.neighbour cimport Neighbour
 
@@ -35,6 +36,7 @@ cdef class WorkerState:
     cdef readonly Directory directory
     cdef readonly Neighbour router
     cdef readonly list workers          # index -> Neighbour (our own place: None)
+    cdef readonly Committer committer
     cdef public uint64_t message_size_max
     cdef readonly bint blocked          # an alarm is on: connections that publish are not read
 

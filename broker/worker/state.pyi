@@ -4,6 +4,7 @@ from typing import Any
 from leveret.link.poller import Poller
 from leveret.queue.queue import Queue
 from leveret.worker.channel import Channel
+from leveret.worker.committer import Committer
 from leveret.worker.connection import Connection
 from leveret.worker.directory import Directory
 from leveret.worker.neighbour import Neighbour
@@ -17,6 +18,7 @@ class WorkerState:
     poller: Poller
     directory: Directory
     router: Neighbour
+    committer: Committer
     workers: list[Neighbour]  # its own place holds None, and nobody looks there
     message_size_max: int
     blocked: bool

@@ -16,6 +16,7 @@ from leveret.link.poller cimport Poller
 from leveret.lookup.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
 from leveret.queue.message cimport Message, message_routing_key
 from leveret.worker.channel cimport Channel
+from leveret.worker.committer cimport Committer
 from leveret.worker.connection cimport Connection
 from leveret.worker.directory cimport Directory
 from leveret.worker.neighbour cimport Neighbour
@@ -56,6 +57,7 @@ cdef class WorkerState:
         self.last_ref = secrets.randbits(32)
         self.router = Neighbour(self, "router", 0)
         self.workers = [Neighbour(self, "worker", other) if other != index else None for other in range(worker_count)]
+        self.committer = Committer(self)
         self.queues = {}
         self.channels = {}
         self.subscriptions = {}

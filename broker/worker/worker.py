@@ -33,6 +33,7 @@ from leveret.codec.errors import AmqpError, ConnectionForced, NotFound
 from leveret.codec.methods import BasicCancel
 from leveret.link.dial import Dialler, LinkServer
 from leveret.link.link import Link, LinkClosed, RequestFailed
+from leveret.refusal import TEMPORARY, Refusal
 from leveret.worker import owner
 from leveret.worker.acceptor import Acceptor
 from leveret.worker.connection import Connection
@@ -41,7 +42,9 @@ from leveret.worker.heartbeats import Heartbeats
 from leveret.worker.methods import Methods
 from leveret.worker.neighbour import Neighbour, WorkerLink
 from leveret.worker.newcomers import Newcomers
+from leveret.worker.queue_journal import QueueJournal
 from leveret.worker.session import Session, server_properties
+from leveret.worker.shards import Shards
 from leveret.worker.state import ShardQueue, WorkerState
 from leveret.worker.subscription import LocalConsumer, RemoteConsumer, Subscription
 
@@ -82,8 +85,7 @@ class Worker:
         self.alarm_reason = ""
         self.held_cancels: dict[Channel, list[BasicCancel]] = {}  # of channels that delete a queue: their delete-ok comes first
         self.loaded: asyncio.Future[None] = child.loop.create_future()
-        self.identity = ""  # of the definitions whose queue ids we use; the router's to tell, with the shards that are ours
-        self.shards: list[int] = []
+        self.shards = Shards(child.settings, child.index, self.state.committer)
         self._snapshot: list[dict[str, Any]] = []
         self._connection_no = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -102,6 +104,7 @@ class Worker:
             dialler.close()
         if self._server is not None:
             self._server.close()
+        self.state.committer.close()
 
     def _dial(self, name: str) -> Dialler:
         return Dialler(self.child.poller, self.child.runtime_dir / f"{name}.sock", self.child.hello, self, self._make_link)
@@ -220,17 +223,23 @@ class Worker:
 
     def _told_snapshot(self, link: Link, body: Any) -> None:
         """The router's whole topology, in one or several parts. After a router's restart it is compared with what we have."""
-        self.identity = body["identity"]
-        self.shards = list(range(self.index, body["shards"], len(self.state.workers)))
         self._snapshot += body["changes"]
         if not body["last"]:
             return
         changes, self._snapshot = self._snapshot, []
+        try:
+            self.shards.open(list(range(self.index, body["shards"], len(self.state.workers))), body["identity"])
+        except Refusal as error:
+            if self.loaded.done():
+                raise
+            self.loaded.set_exception(error)
+            return
         for change in self.directory.begin_snapshot(changes):
             self._apply(change)
         for change in changes:
             if not self.directory.has(change):
                 self._apply(change)
+        self.shards.forget_unknown()
         link.notify("applied", {"version": body["version"]})
         if not self.loaded.done():
             self.loaded.set_result(None)
@@ -244,25 +253,35 @@ class Worker:
         entry = self.directory.apply(change)
         if isinstance(entry, QueueEntry) and entry.worker == self.index:
             if change["change"] == "queue_added":
-                entry.local = ShardQueue(
-                    self.state,
-                    entry.id,
-                    entry.name,
-                    entry.vhost,
-                    durable=entry.durable,
-                    auto_delete=entry.auto_delete,
-                    exclusive=entry.exclusive,
-                )
+                entry.local = self._make_queue(entry)
                 self.state.add_queue(entry.local)
             else:
                 self._remove_queue(entry)
+
+    def _make_queue(self, entry: QueueEntry) -> ShardQueue:
+        """A queue of ours, with the messages that its shard's store has kept for it."""
+        queue = ShardQueue(
+            self.state,
+            entry.id,
+            entry.name,
+            entry.vhost,
+            durable=entry.durable,
+            auto_delete=entry.auto_delete,
+            exclusive=entry.exclusive,
+        )
+        self.shards.keep(queue, entry)
+        return queue
 
     def _remove_queue(self, entry: QueueEntry) -> None:
         """The queue is deleted: its messages go, its consumers are told."""
         queue = self.state.remove_queue(entry.id)
         entry.local = None
         assert queue is not None, f"{entry} was not here"
-        for consumer in queue.clear():
+        journal = queue.journal
+        consumers = queue.clear()
+        if isinstance(journal, QueueJournal):
+            journal.forget()
+        for consumer in consumers:
             if isinstance(consumer, RemoteConsumer):
                 self.state.detach(consumer.handle)
                 if consumer.client.link is not None:
@@ -500,6 +519,7 @@ class Worker:
                 {"id": queue.id, "name": queue.name, "vhost": queue.vhost} | queue.statistics() for queue in self.state.queues.values()
             ],
             "totals": self.state.totals(),
+            "store": self.state.committer.statistics(),
             "links": [self.state.router.statistics()] + [other.statistics() for other in self.state.workers if other is not None],
         }
 
@@ -541,6 +561,12 @@ async def main(child: Child) -> None:
     worker.meet_workers()
     worker.acceptor.start(child.listeners["amqp"])
     child.ready()
-    reason = await child.shutdown_requested
-    await worker.shut_down(reason)
+    shutdown: asyncio.Future[str] = asyncio.ensure_future(child.shutdown_requested)
+    failed = worker.state.committer.failed
+    ends: list[asyncio.Future[Any]] = [shutdown, failed]
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    if failed.done():
+        # Nobody is answered any more: what was not confirmed may or may not be on the disk.
+        raise Refusal(f"{failed.result()}; the worker starts anew from what is on the disk", TEMPORARY)
+    await worker.shut_down(shutdown.result())
     worker.close()

@@ -1,0 +1,62 @@
+from libc.stdint cimport int64_t, uint16_t, uint32_t, uint64_t
+
+from leveret.link.poller cimport Ending
+
+cdef class Committer(Ending)            # before the next lines: the modules name each other
+
+from leveret.worker.message_store cimport MessageStore
+from leveret.worker.queue_journal cimport QueueJournal
+from leveret.worker.state cimport WorkerState
+
+cdef enum:
+    # A commit this small is made in the loop itself, if the disk is quick: two thread hand-overs cost as much as the commit.
+    INLINE_BYTES = 64 * 1024
+    INLINE_WAITERS = 8
+
+
+cdef struct Waiter:             # publishes in a row of one channel, to be confirmed after the commit
+    uint64_t first_publish_no
+    uint32_t count
+    uint32_t channel_ref
+    uint16_t origin             # index of the channel's worker
+
+
+cdef struct Waiters:
+    Waiter* items
+    size_t count
+    size_t capacity
+
+
+cdef class Committer(Ending):
+    cdef WorkerState state
+    cdef readonly int64_t wall_offset_ms
+    cdef readonly list stores           # the MessageStores of the worker's shards
+    cdef readonly MessageStore scratch  # None until something had to go there
+    cdef public object make_scratch     # called for its log when that is the case; None: there is no such place
+    cdef public uint64_t memory_max     # bytes that the worker's queues may hold in memory before they page; 0: no limit
+    cdef list marked                    # QueueJournals whose queue has handed out further
+    cdef list crowded                   # ... holds more than it should
+    cdef set leased                     # ... has a lease: its record says more than was handed out
+    cdef Waiters gathering              # for the commit that comes
+    cdef Waiters flying                 # for the one under way
+    cdef list batches                   # (store, batch) under way on the thread; None: no commit is
+    cdef list errors                    # what the thread has found, for each of them
+    cdef bint flushed                   # this turn's output has been written
+    cdef object thread
+    cdef readonly object failed         # Future: the store is broken, the process must end
+    cdef readonly bint full             # the last commit found the disk full
+    cdef readonly double commit_s       # how long commits take, recent ones counting more
+    cdef readonly uint64_t commits
+    cdef readonly uint64_t commits_failed
+    cdef readonly uint64_t committed_bytes
+    cdef bint closed
+
+    cdef int want(self) except -1
+    cdef int wait_for(self, uint16_t origin, uint32_t channel_ref, uint64_t publish_no) except -1
+    cdef bint has_work(self)
+    cdef int begin(self) except -1
+    cdef int finish(self, list batches, list errors, double took_s) except -1
+    cdef int answer(self, bint refused) except -1
+    cdef bint relieve_pressure(self) except -1
+    cdef MessageStore need_scratch(self)
+    cdef bint write_scratch(self) except -1

@@ -1,0 +1,379 @@
+"""Group commit: when what has gathered in the worker's stores is written, and who hears of it.
+
+While one commit waits for the disk the next batch gathers; when it is done, everybody who waited for it is answered at once, and the next
+begins. There is no timer and no delay: a busy worker commits back to back, an idle one at the end of the turn that brought the message.
+One round commits all shards of the worker, and answers after the last of them.
+
+Where a commit runs: on a thread of its own, or, if it is small and the disk has been quick, in the loop: for a single publisher who waits
+for each confirm, two thread hand-overs would cost as much as the commit. Deliveries of the turn are written before it either way.
+
+What may go wrong: a full disk refuses the round's publishes (nack), and what was to be deleted is tried again with the next round, at
+least every second. Any other failure ends the process without an answer, because the next commit would lie: the supervisor starts it from
+what is on the disk.
+"""
+
+import logging
+import time
+from concurrent.futures import ThreadPoolExecutor
+
+from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdlib cimport free, realloc
+
+from leveret.link.packets cimport CONFIRM_REFUSED
+from leveret.worker.message_store cimport MessageStore
+from leveret.worker.neighbour cimport Neighbour
+from leveret.worker.queue_journal cimport PRESSED_BYTES, PRESSED_MESSAGES, QueueJournal
+from leveret.worker.state cimport ShardQueue, WorkerState
+
+from leveret.storage.environment import DiskFull, StoreFailed
+from leveret.worker.message_store import wall_offset_ms
+
+log = logging.getLogger(__name__)
+
+RETRY_S = 1.0
+QUICK_S = 0.002                 # a disk whose commits take less is quick
+LEASE = 65_536
+BUSY_MS = 20
+EXACT_AFTER_S = 0.05
+PRESSURE_EVERY_S = 0.1
+PRESSURE_STEP_S = 0.01          # of the loop's time, before others have their turn
+MESSAGE_OVERHEAD_BYTES = 96     # of a ready message beside its body: head, names, properties, entry, allocator
+
+
+cdef class Committer(Ending):
+    """Made by the worker before its stores are opened; `failed` is a Future that is done when the process must end."""
+
+    def __init__(self, WorkerState state not None):
+        self.state = state
+        self.wall_offset_ms = wall_offset_ms()
+        self.stores = []
+        self.marked = []
+        self.crowded = []
+        self.leased = set()
+        self.thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
+        self.failed = state.poller.loop.create_future()
+
+    def __dealloc__(self):
+        free(self.gathering.items)
+        free(self.flying.items)
+
+    def add_store(self, MessageStore store not None):
+        """One more shard of this worker."""
+        self.stores.append(store)
+
+    def start(self):
+        """The stores are open: write what opening them has left to do, and begin to watch how much the queues hold."""
+        self.want()
+        self.state.poller.loop.call_later(PRESSURE_EVERY_S, self._watch)
+
+    # --- what gathers
+
+    cdef int want(self) except -1:
+        """There is something to write: a commit begins at the end of the turn, or when the one under way is done."""
+        if self.batches is None and not self.ending_pending:
+            return self.state.poller.want_ending(self)
+        return 0
+
+    cdef int wait_for(self, uint16_t origin, uint32_t channel_ref, uint64_t publish_no) except -1:
+        """A publish whose message is in a store now: confirm it after the next commit."""
+        cdef Waiters* waiters = &self.gathering
+        cdef Waiter* waiter
+        cdef Waiter* grown
+        cdef size_t capacity
+        if waiters.count:
+            waiter = &waiters.items[waiters.count - 1]
+            if waiter.channel_ref == channel_ref and waiter.origin == origin and waiter.first_publish_no + waiter.count == publish_no:
+                waiter.count += 1
+                return 0
+        if waiters.count == waiters.capacity:
+            capacity = max(<size_t>16, 2 * waiters.capacity)
+            grown = <Waiter*>realloc(waiters.items, capacity * sizeof(Waiter))
+            if grown == NULL:
+                raise MemoryError("no memory to remember who waits for a commit")
+            waiters.items = grown
+            waiters.capacity = capacity
+        waiter = &waiters.items[waiters.count]
+        waiter.first_publish_no = publish_no
+        waiter.count = 1
+        waiter.channel_ref = channel_ref
+        waiter.origin = origin
+        waiters.count += 1
+        return self.want()
+
+    cdef bint has_work(self):
+        """Whether anything has gathered."""
+        cdef MessageStore store
+        for store in self.stores:
+            if store.has_work():
+                return True
+        return False
+
+    # --- rounds
+
+    cdef int at_turn_end(self) except -1:
+        if self.batches is not None or self.closed or self.failed.done():
+            return 0
+        if not self.flushed:    # once more, after the deliveries of this turn have been written
+            self.flushed = True
+            return self.state.poller.want_ending(self)
+        self.flushed = False
+        try:
+            return self.begin()
+        except Exception as error:      # whoever waits would wait for ever
+            self.fail(error)
+            raise
+
+    cdef int begin(self) except -1:
+        cdef MessageStore store
+        cdef Waiters gathered = self.gathering
+        cdef list batches = []
+        cdef uint64_t size = 0
+        cdef double began_s
+        self.take_marks()
+        for store in self.stores:
+            if store.has_work():
+                batch = store.take_batch()
+                batches.append((store, batch))
+                size += batch.size_bytes
+        self.gathering = self.flying
+        self.gathering.count = 0
+        self.flying = gathered
+        if size <= INLINE_BYTES and gathered.count <= INLINE_WAITERS and self.commit_s < QUICK_S:
+            began_s = time.perf_counter()
+            return self.finish(batches, write(batches), time.perf_counter() - began_s)
+        self.batches = batches
+        self.thread.submit(self._write, batches)
+        return 0
+
+    def take_marks(self):
+        """Have written how far queues have handed out: after a crash, what lies within comes back as redelivered.
+
+        A queue that hands out all the time writes a lease, some way ahead, so that what it hands out during a commit is covered by the
+        one before; when it has paused, the exact place.
+        """
+        cdef QueueJournal journal
+        cdef uint64_t now_ms = time.monotonic_ns() // 1_000_000      # the poller's stands still while nothing happens
+        cdef uint64_t through
+        cdef bint busy
+        marked, self.marked = self.marked, []
+        for journal in marked:
+            journal.queue.marked = False
+            if journal.queue.journal is not journal:    # deleted
+                continue
+            through = journal.queue.handed_through
+            busy = now_ms - journal.marked_at_ms < BUSY_MS
+            journal.marked_at_ms = now_ms
+            journal.store.mark(journal.index, through, through + LEASE if busy else through)
+            if busy:
+                if not self.leased:
+                    self.state.poller.loop.call_later(EXACT_AFTER_S, self._end_leases)
+                self.leased.add(journal)
+
+    def _end_leases(self):
+        cdef QueueJournal journal
+        cdef uint64_t now_ms = time.monotonic_ns() // 1_000_000      # the poller's stands still while nothing happens
+        if self.closed:
+            return
+        for journal in list(self.leased):
+            if journal.queue.journal is not journal:
+                self.leased.discard(journal)
+            elif now_ms - journal.marked_at_ms >= BUSY_MS:
+                self.leased.discard(journal)
+                journal.store.mark(journal.index, journal.queue.handed_through, journal.queue.handed_through)
+                self.want()
+        if self.leased:
+            self.state.poller.loop.call_later(EXACT_AFTER_S, self._end_leases)
+
+    def _write(self, list batches):
+        """On the thread."""
+        began_s = time.perf_counter()
+        self.errors = write(batches)
+        self.state.poller.loop.call_soon_threadsafe(self._written, time.perf_counter() - began_s)
+
+    def _written(self, double took_s):
+        if self.closed:
+            return
+        batches, self.batches = self.batches, None
+        try:
+            self.finish(batches, self.errors, took_s)
+        except Exception as error:
+            self.fail(error)
+            raise
+
+    cdef int finish(self, list batches, list errors, double took_s) except -1:
+        """The round is over: errors holds None, `DiskFull` or what ends the process, for each batch."""
+        cdef QueueJournal journal
+        cdef MessageStore store
+        cdef bint refused = False
+        for (store, batch), error in zip(batches, errors, strict=True):
+            if error is None:
+                store.batch_done(batch)
+                self.committed_bytes += batch.size_bytes
+            elif isinstance(error, DiskFull):
+                store.batch_failed(batch)
+                refused = True
+                if not self.full:
+                    log.error("%s: publishers are told that their messages were not taken", error)
+            else:
+                self.fail(error)
+                return 0
+        self.commits += 1
+        if batches:
+            self.commit_s = self.commit_s * 0.8 + took_s * 0.2
+        if refused:
+            self.commits_failed += 1
+            self.state.poller.loop.call_later(RETRY_S, self._retry)
+        elif self.full and batches:
+            log.warning("the disk has room again")
+        if batches:
+            self.full = refused
+        self.answer(refused)
+        crowded, self.crowded = self.crowded, []
+        for journal in crowded:
+            if journal.queue.journal is journal:
+                journal.relieve()
+        if self.gathering.count or self.marked or (self.has_work() and not refused):
+            return self.want()
+        return 0
+
+    def _retry(self):
+        self.want()
+
+    cdef int answer(self, bint refused) except -1:
+        """Confirm, or refuse, all that waited for this round."""
+        cdef size_t index
+        cdef Waiter* waiter
+        cdef uint8_t flags = CONFIRM_REFUSED if refused else 0
+        cdef Neighbour origin
+        for index in range(self.flying.count):
+            waiter = &self.flying.items[index]
+            if waiter.origin == self.state.index:
+                self.state.confirm(waiter.channel_ref, waiter.first_publish_no, waiter.count, self.state.index, flags)
+            elif waiter.origin < len(self.state.workers):
+                origin = <Neighbour>self.state.workers[waiter.origin]
+                origin.flush_confirms()
+                origin.write_confirm(flags, waiter.channel_ref, waiter.first_publish_no, waiter.count)
+        self.flying.count = 0
+        return 0
+
+    def fail(self, error):
+        """The store cannot be trusted any more: nothing is answered from now on, and the process ends. Returns the error."""
+        if not self.failed.done():
+            log.critical("the message store has failed: %s", error)
+            self.failed.set_result(error)
+        return error
+
+    # --- memory
+
+    def _watch(self):
+        """Ten times a second: if the queues of the worker hold more than their share, those with much page it out."""
+        if self.closed or self.failed.done():
+            return
+        more = self.memory_max and self.relieve_pressure()
+        if self.scratch is not None and self.scratch.has_work():
+            self.write_scratch()        # what was read back is given up
+        self.state.poller.loop.call_later(0 if more else PRESSURE_EVERY_S, self._watch)
+
+    cdef bint relieve_pressure(self) except -1:
+        """True if there is more to page out than one step allows."""
+        cdef ShardQueue queue
+        cdef uint64_t held = 0
+        cdef uint64_t before
+        cdef double until_s
+        for queue in self.state.queues.values():
+            held += queue.ready_bytes - queue.paged_bytes + (queue.ready_count - queue.paged_count) * MESSAGE_OVERHEAD_BYTES
+        if held <= self.memory_max:
+            return False
+        until_s = time.perf_counter() + PRESSURE_STEP_S
+        for queue in self.state.queues.values():
+            while (queue.ready_count - queue.paged_count > 2 * PRESSED_MESSAGES
+                    or queue.ready_bytes - queue.paged_bytes > 2 * PRESSED_BYTES):
+                if time.perf_counter() > until_s:
+                    return True
+                before = queue.paged_count
+                queue.page_out(PRESSED_MESSAGES, PRESSED_BYTES)
+                if queue.paged_count == before:
+                    break
+        return False
+
+    # --- scratch
+
+    cdef MessageStore need_scratch(self):
+        """The scratch store, opened when it is needed first; None if there is none."""
+        if self.scratch is None and self.make_scratch is not None:
+            try:
+                self.scratch = MessageStore(self.make_scratch(), -1, self.wall_offset_ms)
+            except (DiskFull, StoreFailed) as error:
+                log.error("what is not durable stays in memory: %s", error)
+                self.make_scratch = None
+        return self.scratch
+
+    cdef bint write_scratch(self) except -1:
+        """Commit what was added to the scratch store, which waits for no disk. False: there was no room."""
+        batch = self.scratch.take_batch()
+        try:
+            self.scratch.log.commit(batch.operations)
+        except DiskFull:
+            self.scratch.batch_failed(batch)
+            return False
+        except StoreFailed as error:
+            raise self.fail(error) from error
+        self.scratch.batch_done(batch)
+        return True
+
+    # --- the end
+
+    def close(self):
+        """Write what there is, exactly as it is, and close the logs. What waited for a confirm has its connection closed by now."""
+        cdef MessageStore store
+        cdef QueueJournal journal
+        if self.closed:
+            return
+        self.thread.shutdown(wait=True)
+        self.closed = True
+        if self.batches is not None:
+            batches, self.batches = self.batches, None
+            self.finish(batches, self.errors, self.commit_s)
+        if not self.failed.done():
+            self.take_marks()
+            for journal in self.leased:
+                if journal.queue.journal is journal:
+                    journal.store.mark(journal.index, journal.queue.handed_through, journal.queue.handed_through)
+            for store in self.stores:
+                while store.has_work():
+                    batch = store.take_batch()
+                    try:
+                        store.log.commit(batch.operations)
+                    except (DiskFull, StoreFailed) as error:
+                        log.error("the last commit of shard %d failed: %s", store.shard, error)
+                        break
+                    store.batch_done(batch)
+        for store in self.stores:
+            store.log.close()
+        if self.scratch is not None:
+            self.scratch.log.close()
+
+    def statistics(self):
+        """Numbers of the commits and of each store."""
+        return {
+            "commits": self.commits,
+            "commits_failed": self.commits_failed,
+            "committed_bytes": self.committed_bytes,
+            "commit_s": self.commit_s,
+            "disk_full": self.full,
+            "shards": [{"shard": store.shard} | store.statistics() for store in self.stores],
+        }
+
+
+cdef list write(list batches):
+    """Commit each batch into its store's log; for each None or what went wrong."""
+    errors = []
+    for store, batch in batches:
+        try:
+            if batch.operations:
+                store.log.commit(batch.operations)
+        except Exception as error:
+            errors.append(error)
+        else:
+            errors.append(None)
+    return errors

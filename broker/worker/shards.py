@@ -1,0 +1,106 @@
+"""The worker's shards: their stores, opened once the router has told which they are, and what was in them given back to the queues.
+
+`worker` makes it and calls it when a queue comes or goes. What a message is to a store says `message_store`, when it is written
+`committer`. A shard whose file cannot be used is set aside and begins empty; the other shards serve as if nothing had happened.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import TYPE_CHECKING
+
+from leveret import refusal
+from leveret.refusal import Refusal
+from leveret.storage.environment import ForeignStore, StoreError
+from leveret.storage.local_log import Durability, LocalLog
+from leveret.storage.quarantine import set_aside
+from leveret.supervisor.machine import memory_total_bytes
+from leveret.supervisor.memory import watermark_bytes
+from leveret.worker.message_store import MessageStore
+from leveret.worker.queue_journal import QueueJournal
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from leveret.config import Settings
+    from leveret.storage.segment_store import QueueIndex
+    from leveret.worker.committer import Committer
+    from leveret.worker.directory import QueueEntry
+    from leveret.worker.state import ShardQueue
+
+log = logging.getLogger(__name__)
+
+# Of the watermark: what all queues together keep in memory of messages that wait. The rest is for what is under way, and for the processes.
+QUEUES_SHARE = 0.4
+
+
+class Shards:
+    """stores: by shard number, empty before `open`."""
+
+    def __init__(self, settings: Settings, index: int, committer: Committer) -> None:
+        self.stores: dict[int, MessageStore] = {}
+        self._settings = settings
+        self._committer = committer
+        self._recovered: dict[int, tuple[MessageStore, QueueIndex]] = {}  # by queue id: not given to a queue yet
+        watermark = watermark_bytes(settings.memory_watermark, memory_total_bytes())
+        committer.memory_max = int(watermark * QUEUES_SHARE) // settings.workers
+        committer.make_scratch = lambda: LocalLog(settings.data_dir / "scratch" / str(index), "scratch")
+
+    def open(self, numbers: list[int], identity: str) -> None:
+        """Open the stores that are not open yet. Raises `Refusal` if one can neither be used nor set aside."""
+        for number in numbers:
+            if number not in self.stores:
+                self.stores[number] = self._open(self._settings.data_dir / "shards" / str(number), number, identity.encode())
+                self._committer.add_store(self.stores[number])
+
+    def _open(self, directory: Path, number: int, identity: bytes) -> MessageStore:
+        began_s = time.monotonic()
+        try:
+            try:
+                store, recovered = self._load(directory, number, identity)
+            except ForeignStore as error:
+                log.error("%s", error)
+                log.error("it was set aside as %s; the shard begins empty", set_aside(directory))
+                store, recovered = self._load(directory, number, identity)
+        except StoreError as error:
+            raise Refusal(str(error), refusal.CANNOT_CREATE) from error
+        self._recovered |= {queue_id: (store, index) for queue_id, index in recovered.items()}
+        if recovered:
+            log.info(
+                "shard %d holds %d messages of %d queues (read in %.2f s)",
+                number,
+                sum(queue.live for queue in recovered.values()),
+                len(recovered),
+                time.monotonic() - began_s,
+            )
+        return store
+
+    def _load(self, directory: Path, number: int, identity: bytes) -> tuple[MessageStore, dict[int, QueueIndex]]:
+        durability: Durability = "os" if self._settings.durability == "os" else "disk"
+        local = LocalLog(directory, durability, identity=identity, shard=number)
+        store = MessageStore(local, number, self._committer.wall_offset_ms)
+        try:
+            return store, store.load()
+        except BaseException:
+            local.close()
+            raise
+
+    def keep(self, queue: ShardQueue, entry: QueueEntry) -> None:
+        """Give a new queue its journal, and the messages that were kept for it. An exclusive queue does not outlive its connection."""
+        if not entry.durable or entry.exclusive:
+            queue.keep_journal(QueueJournal(queue, self._committer, None, None))
+            return
+        store = self.stores[entry.shard]
+        index = self._recovered.pop(entry.id)[1] if entry.id in self._recovered else store.open_queue(entry.id)
+        queue.keep_journal(QueueJournal(queue, self._committer, store, index))
+        queue.recover(index.live, index.live_bytes, index.first_position, index.last_position, max(index.delivered, index.lease))
+
+    def forget_unknown(self) -> None:
+        """All queues have come: what is left belongs to queues that were deleted while their worker was down."""
+        for queue_id, (store, index) in self._recovered.items():
+            if index.live:
+                log.info("dropping %d messages of a queue that was deleted (id %d)", index.live, queue_id)
+            store.drop(index)
+        self._recovered.clear()
+        self._committer.start()
