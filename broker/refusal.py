@@ -18,6 +18,7 @@ CANNOT_CREATE = 73  # a folder or file that cannot be made
 TEMPORARY = 75  # too slow; may work later
 NO_PERMISSION = 77
 CONFIG = 78  # the file or the environment is wrong
+INTERRUPTED = 130  # Ctrl-C, as shells tell it
 
 
 class Refusal(Exception):

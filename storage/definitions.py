@@ -40,7 +40,16 @@ from typing import Any, Final
 
 import lmdb
 import msgpack
-from leveret.storage.environment import MAP_BYTES, DiskFull, ForeignStore, StoreError, StoreFailed, commit_failure, open_environment
+from leveret.storage.environment import (
+    MAP_BYTES,
+    DiskFull,
+    ForeignStore,
+    StoreError,
+    StoreFailed,
+    commit_failure,
+    copy_environment,
+    open_environment,
+)
 
 __all__ = ["FORMAT_VERSION", "Definitions", "DiskFull", "ForeignStore", "Forwarder", "StoreError", "StoreFailed"]
 
@@ -200,6 +209,13 @@ class Definitions:
                 size += len(value)
                 txn.put(key, value, db=self._records)
         return size
+
+    def copy_to(self, directory: Path) -> None:
+        """Write a compact copy, as of one commit, into an empty directory; it is on the disk when this returns.
+
+        May run beside commits, in any thread. Raises `DiskFull` or `StoreFailed`.
+        """
+        copy_environment(self._env, directory, "the definitions")
 
     def close(self) -> None:
         """Close the environment; nothing is pending."""

@@ -1,10 +1,11 @@
-"""One LMDB environment: how it is opened, and what its failures mean. `definitions` and `local_log` stand on it; nobody else.
+"""One LMDB environment: how it is opened and copied, and what its failures mean. `definitions` and `local_log` stand on it; nobody else.
 
 It never knows what is stored. An environment is opened after exec by the one process that owns it, and never crosses a fork.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 from pathlib import Path
@@ -14,6 +15,7 @@ import lmdb
 
 log = logging.getLogger(__name__)
 
+DATA_NAME: Final = "data.mdb"
 MAP_BYTES: Final = 1 << 40  # address space only; the file grows as it is used
 MAP_BYTES_LEAST: Final = 1 << 28
 SPARE_BYTES: Final = 1 << 20  # with less than this left beside the batch, a failed commit is a full disk's
@@ -98,3 +100,33 @@ def free_bytes(directory: Path) -> int:
     except OSError:
         return SPARE_BYTES * 2
     return state.f_bavail * state.f_frsize
+
+
+def copy_environment(environment: lmdb.Environment, directory: Path, what: str) -> None:
+    """Write a compact copy of all that is committed into `directory`, made (mode 0700) if it is not there.
+
+    It is on the disk when this returns. May run beside commits, in any thread; the environment must not be closed meanwhile. Raises
+    `DiskFull` or `StoreFailed`; a part of the copy may then be there.
+    """
+    try:
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        environment.copy(str(directory), compact=True)
+        for path in (directory / DATA_NAME, directory, directory.parent):
+            sync(path)
+    except lmdb.DiskError as error:
+        raise DiskFull(f"no room for a copy of {what} in {directory}") from error
+    except lmdb.Error as error:
+        raise StoreFailed(f"{what} cannot be copied to {directory}: {error}") from error
+    except OSError as error:
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            raise DiskFull(f"no room for a copy of {what} in {directory}") from error
+        raise StoreFailed(f"{what} cannot be copied to {directory}: {error.strerror}") from error
+
+
+def sync(path: Path) -> None:
+    """Have the disk take what was written to a file, or what was made, renamed and removed in a directory. Raises `OSError`."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -13,8 +13,8 @@ What a commit promises, by durability:
 
 from __future__ import annotations
 
-import os
 import struct
+import threading
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final, Literal
@@ -23,11 +23,11 @@ import lmdb
 from leveret.storage.commit_log import Operation, Sizes, Table
 from leveret.storage.environment import (
     MAP_BYTES,
-    DiskFull,
     ForeignStore,
     StoreError,
     StoreFailed,
     commit_failure,
+    copy_environment,
     free_bytes,
     open_environment,
 )
@@ -56,6 +56,9 @@ class LocalLog:
         self.durability = durability
         self._tables: dict[int, Any] = {}
         self._what = f"messages of shard {shard}"
+        self._lock = threading.Lock()  # over the two that follow
+        self._copies = 0
+        self._closed = False
         if durability == "scratch":
             self._wipe()
         # Values are 64 KiB in one piece, so what the kernel reads ahead of a fault is what is wanted next.
@@ -189,22 +192,26 @@ class LocalLog:
 
     def copy_to(self, directory: Path) -> None:
         """See `CommitLog`. The copy is compact, and on the disk when this returns. Raises `DiskFull` or `StoreFailed`."""
+        with self._lock:
+            if self._closed:
+                raise StoreFailed(f"{self._what} in {self.directory} are closed")
+            self._copies += 1
         try:
-            directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._env.copy(str(directory), compact=True)
-            for path in (directory / FILES[0], directory):
-                descriptor = os.open(path, os.O_RDONLY)
-                try:
-                    os.fsync(descriptor)
-                finally:
-                    os.close(descriptor)
-        except (lmdb.Error, OSError) as error:
-            if free_bytes(directory if directory.is_dir() else directory.parent) < self.sizes().used_bytes:
-                raise DiskFull(f"no room for a copy of {self._what} in {directory}") from error
-            raise StoreFailed(f"{self._what} cannot be copied to {directory}: {error}") from error
+            copy_environment(self._env, directory, self._what)
+        finally:
+            with self._lock:
+                self._copies -= 1
+                self._close_unless_copied()
 
     def close(self) -> None:
-        self._env.close()
+        """See `CommitLog`. While a copy is being made the file stays open until its end, because reading a closed one ends the process."""
+        with self._lock:
+            self._closed = True
+            self._close_unless_copied()
+
+    def _close_unless_copied(self) -> None:
+        if self._closed and not self._copies:
+            self._env.close()
 
 
 def _engine() -> bytes:

@@ -16,7 +16,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from leveret.storage.definitions import StoreFailed
+from leveret.storage.environment import StoreFailed, sync
 
 _ASIDE: Final = re.compile(r"\d+\.corrupt-\d{8}T\d{6}Z(-\d+)?", re.ASCII)
 _NAMES_MAX: Final = 1000
@@ -32,7 +32,7 @@ def set_aside(directory: Path, at_s: float | None = None) -> Path:
     try:
         aside = _free_name(directory, f"{directory.name}.corrupt-{stamp}")
         directory.rename(aside)
-        _sync(directory.parent)
+        sync(directory.parent)
     except OSError as error:
         raise StoreFailed(f"{directory} cannot be used, and not be set aside either: {error.strerror}") from error
     return aside
@@ -44,14 +44,6 @@ def _free_name(directory: Path, name: str) -> Path:
         if not os.path.lexists(path):
             return path
     raise FileExistsError(0, f"there are {_NAMES_MAX} of them already")
-
-
-def _sync(directory: Path) -> None:
-    descriptor = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
 
 
 def in_quarantine(shards_dir: Path) -> list[Path]:

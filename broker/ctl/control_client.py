@@ -48,14 +48,15 @@ class ControlClient:
         """The decoded JSON of a GET. Raises `Refusal`: 65 for an answer that says no, 69 if the node goes away, 75 after the time-out."""
         return self._request("GET", path)
 
-    def post(self, path: str) -> Any:
-        """The same for a POST without a body; None for an answer without one."""
-        return self._request("POST", path)
+    def post(self, path: str, body: Any = None) -> Any:
+        """The same for a POST of `body` as JSON, or of nothing; None for an answer without a body."""
+        return self._request("POST", path, body)
 
-    def _request(self, method: str, path: str) -> Any:
+    def _request(self, method: str, path: str, content: Any = None) -> Any:
         line = _UnixConnection(self.facts["control_socket"], self._timeout_s)
+        headers = {"Accept": "application/json", "Content-Type": "application/json", "Connection": "close"}
         try:
-            line.request(method, path, headers={"Accept": "application/json", "Content-Type": "application/json", "Connection": "close"})
+            line.request(method, path, None if content is None else json.dumps(content), headers)
             answer = line.getresponse()
             body = answer.read(ANSWER_BYTES_MAX)
         except TimeoutError:

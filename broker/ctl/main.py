@@ -16,8 +16,8 @@ from typing import Annotated, Any, NoReturn
 
 import typer
 from leveret import __version__
-from leveret.config import OPTIONS, Option
-from leveret.refusal import OK, SOFTWARE, USAGE, Refusal
+from leveret.config import OPTIONS, Folder, Option
+from leveret.refusal import INTERRUPTED, OK, SOFTWARE, USAGE, Refusal
 
 # What a wrong command line raises. Its module is `click` or a copy of click inside typer, depending on typer's version.
 _UsageError: type[Exception] = next(parent for parent in typer.BadParameter.__mro__ if parent.__name__ == "ClickException")
@@ -101,6 +101,21 @@ def stop(data_dir: DataDirFlag = None, config: ConfigFlag = None, timeout: Timeo
 
 
 @app.command()
+def backup(
+    directory: Annotated[str, typer.Argument(metavar="DIR", help="Folder for the backup: a new one, or an empty one.")],
+    data_dir: DataDirFlag = None,
+    config: ConfigFlag = None,
+    timeout: Annotated[
+        float, typer.Option("--timeout", min=0.1, max=86400, metavar="SECONDS", help="Give up when copying one shard takes longer.")
+    ] = 3600.0,
+) -> str:
+    """Copy a running broker's definitions and messages into a folder that `leveret start` takes."""
+    from leveret.ctl.backup import backup_node
+
+    return backup_node(_place(data_dir, config), _folder(directory), timeout_s=timeout)
+
+
+@app.command()
 def version() -> str:
     """Print the version."""
     return f"Leveret {__version__}\n"
@@ -127,6 +142,14 @@ def _place(data_dir: str | None, config: str | None) -> Sequence[Path]:
     settings = load({"data_dir": data_dir}, _without_other_options(os.environ), Path(config) if config else None).settings
     told = data_dir is not None or config is not None or "LEVERET_DATA_DIR" in os.environ
     return [settings.data_dir] if told else [settings.data_dir, SYSTEM_DATA_DIR]
+
+
+def _folder(text: str) -> Path:
+    """The absolute path that an argument names."""
+    try:
+        return Folder().parse(text)
+    except ValueError:
+        raise Refusal(f"a folder's path is wanted, not {text!r}", USAGE) from None
 
 
 def _without_other_options(environment: Mapping[str, str]) -> dict[str, str]:
@@ -156,7 +179,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
             return USAGE
         return _say(f"{error.format_message()}\nTry `leveret --help`.", USAGE)  # type: ignore[attr-defined]
     except (KeyboardInterrupt, typer.Abort):
-        return 130
+        return INTERRUPTED
     except BrokenPipeError:
         # Whoever read our output (`leveret status | head`) has seen enough. Python would complain once more when it flushes at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

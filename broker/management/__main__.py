@@ -27,7 +27,7 @@ async def main(child: Child) -> None:
         # The supervisor's answer tells nothing that this process's own shutdown does not.
         child.request_stop("stop requested by the command line").add_done_callback(lambda answer: answer.cancelled() or answer.exception())
 
-    application = make_application(surveyor, stop_node)
+    application = make_application(surveyor, stop_node, peers)
     servers = [
         HttpServer(Door(application, is_control=False), [child.listeners["http"]]),
         HttpServer(Door(application, is_control=True), [child.listeners["control"]]),

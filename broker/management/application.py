@@ -15,6 +15,7 @@ from leveret.management.json_reply import Json, failure
 from leveret.management.login import may_monitor, signed_in
 from leveret.management.problem import Problem
 from leveret.management.resources import (
+    backup,
     bindings,
     channels,
     connections,
@@ -28,16 +29,18 @@ from leveret.management.resources import (
     vhosts,
     whoami,
 )
+from leveret.management.resources.backup import Orders
 from leveret.management.surveyor import Surveyor
 from starlette.exceptions import HTTPException
 
 # Who sees them: anybody with a management tag, or only those who may see the whole node (until permissions by vhost exist).
 FOR_ALL = (whoami, health)
+FOR_CONTROL = (control, backup)
 FOR_MONITORS = (overview, nodes, vhosts, exchanges, queues, bindings, connections, channels, consumers)
 
 
-def make_application(surveyor: Surveyor, stop_node: Callable[[], None]) -> FastAPI:
-    """The ASGI application. `stop_node` asks the supervisor to stop the node and returns at once."""
+def make_application(surveyor: Surveyor, stop_node: Callable[[], None], orders: Orders) -> FastAPI:
+    """The ASGI application. `stop_node` asks the supervisor to stop the node and returns at once; `orders` go to other processes."""
     application = FastAPI(
         title="Leveret",
         docs_url=None,  # their pages load scripts from other sites
@@ -54,11 +57,13 @@ def make_application(surveyor: Surveyor, stop_node: Callable[[], None]) -> FastA
     )
     application.state.surveyor = surveyor
     application.state.stop_node = stop_node
+    application.state.orders = orders
     for resource in FOR_ALL:
         application.include_router(resource.routes, prefix="/api")
     for resource in FOR_MONITORS:
         application.include_router(resource.routes, prefix="/api", dependencies=[Depends(may_monitor)])
-    application.include_router(control.routes, prefix="/api")
+    for resource in FOR_CONTROL:
+        application.include_router(resource.routes, prefix="/api")
     application.add_api_route("/api/openapi.json", lambda: Json(application.openapi()), include_in_schema=False)
     return application
 

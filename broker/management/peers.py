@@ -1,7 +1,8 @@
 """The processes that management asks: a link to the router and to each worker, redialled for ever, and the supervisor's own.
 
 `ask` never raises and never waits longer than `ANSWER_S`: a process that is away, stuck or at odds with the question gives None, and the
-page says what is missing instead of hanging with it. What processes tell unasked does not concern management.
+page says what is missing instead of hanging with it. `order` is for what must be done, and waits. What processes tell unasked does not
+concern management.
 """
 
 from __future__ import annotations
@@ -9,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from leveret.link.dial import Dialler
 from leveret.link.link import Hello, Link, LinkClosed, RequestFailed
 from leveret.link.poller import Poller
 from leveret.management.answers import Answer
+from leveret.management.problem import Problem
 
 log = logging.getLogger(__name__)
 
@@ -34,6 +36,10 @@ class Peers:
         receiver = _Deaf()
         self._router = Dialler(poller, runtime_dir / "router.sock", hello, receiver)
         self._workers = [Dialler(poller, runtime_dir / f"worker-{index}.sock", hello, receiver) for index in self.workers]
+
+    @property
+    def worker_count(self) -> int:
+        return len(self.workers)
 
     async def ask(self, kind: str, index: int, verb: str) -> Answer | None:
         """The answer of one process (`router`, `worker`, `supervisor`) to `verb`, or None when none comes in time."""
@@ -54,6 +60,25 @@ class Peers:
             self._silent.add((kind, index, verb))
             log.warning("no answer from %s %d to %r: %s", kind, index, verb, why)
         return None
+
+    async def order(self, kind: str, index: int, verb: str, body: Mapping[str, Any]) -> Answer:
+        """The answer to a request that may take as long as it takes. Raises `Problem`: 503 when the process is away or goes away meanwhile,
+        500 when it fails over it, 400 with the words of an answer that is {"refused": words}.
+        """
+        name = f"{kind}-{index}" if kind == "worker" else kind
+        link = self._link(kind, index)
+        if link is None:
+            raise Problem(503, "service_unavailable", f"the {name} process does not answer")
+        try:
+            answer = await link.request(verb, body)
+        except LinkClosed:
+            raise Problem(503, "service_unavailable", f"the {name} process went away") from None
+        except (RequestFailed, AmqpError) as error:
+            log.error("%s failed over %r: %s", name, verb, error)
+            raise Problem(500, "internal_error", f"the {name} process failed over it; its log tells why") from None
+        if "refused" in answer:
+            raise Problem(400, "bad_request", str(answer["refused"]))
+        return dict(answer)
 
     def _link(self, kind: str, index: int) -> Link | None:
         if kind == "worker":

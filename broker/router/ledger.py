@@ -21,11 +21,12 @@ import shutil
 from collections.abc import Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from leveret.codec.errors import InternalError
 from leveret.router.entries import RECORDS_VERSION, Record, Stored, bring_forward
-from leveret.storage.definitions import Definitions, DiskFull, ForeignStore, StoreError
+from leveret.storage.definitions import Definitions
+from leveret.storage.environment import DiskFull, ForeignStore, StoreError
 
 log = logging.getLogger(__name__)
 
@@ -143,6 +144,27 @@ class Ledger:
             self._definitions.commit(durable, next_id)
         if session:
             self._session.commit(session, next_id)
+
+    async def copy_to(self, backup_dir: Path) -> dict[str, Any]:
+        """Copy what is durable into its place below `backup_dir`, which is there.
+
+        Returns {"bytes": size of the file}, or {"refused": a sentence} when something is in its place or the copy could not be written. The
+        next commits wait for it, which takes milliseconds.
+        """
+        return await asyncio.get_running_loop().run_in_executor(self._thread, self._copy, backup_dir / "definitions")
+
+    def _copy(self, directory: Path) -> dict[str, Any]:
+        """On the committer thread."""
+        try:
+            directory.mkdir(mode=0o700)
+            self._definitions.copy_to(directory)
+            return {"bytes": sum(path.stat().st_size for path in directory.iterdir())}
+        except FileExistsError:
+            return {"refused": f"{directory} is there already; a backup goes into an empty folder"}
+        except OSError as error:
+            return {"refused": f"{directory} cannot be written: {error.strerror}"}
+        except StoreError as error:
+            return {"refused": str(error)}
 
     async def close(self) -> None:
         """Wait for what is under way and close both environments."""

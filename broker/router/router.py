@@ -10,9 +10,12 @@ Requests:
 
     <a command's verb>   its fields          its result
     topology             None                {"vhosts", "users", "permissions", "exchanges", "queues", "bindings"}, see
-    leveret.router.listing users                None                {"users": [{"name", "password_hash", "hashing_algorithm", "tags"}]};
-    for management only statistics           None                {"exchanges", "unroutable", "memo", "links", "version"}
+                                             leveret.router.listing
+    users                None                {"users": [{"name", "password_hash", "hashing_algorithm", "tags"}]}; for management only
+    statistics           None                {"exchanges", "unroutable", "memo", "links", "version"}
     barrier              {"worker": index}   {} when everything sent to that worker before has been read there
+    backup               {"directory"}       the definitions are copied to definitions/ below it: {"bytes"} or {"refused": why}; for
+                                             management only
 
 Notices to workers:
 
@@ -35,6 +38,7 @@ import os
 from collections import deque
 from collections.abc import Awaitable
 from itertools import islice
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 from leveret import refusal
@@ -48,7 +52,7 @@ from leveret.router.distributor import Distributor, RouterLink
 from leveret.router.entries import SHARDS_ID, Applied, Change, Stored
 from leveret.router.ledger import Ledger
 from leveret.router.topology import BrokenRecord, Topology
-from leveret.storage.definitions import ForeignStore, StoreError
+from leveret.storage.environment import ForeignStore, StoreError
 
 if TYPE_CHECKING:
     from leveret.supervisor.child import Child
@@ -284,6 +288,11 @@ class Router:
         return {
             "users": [{name: value for name, value in user.record().items() if name != "kind"} for user in self.topology.users.values()]
         }
+
+    async def _asked_backup(self, link: Link, body: Any) -> dict[str, Any]:
+        if link.peer.kind != "management":
+            raise ValueError("only management may ask for a backup")
+        return await self.ledger.copy_to(Path(body["directory"]))
 
     def _asked_statistics(self, link: Link, body: Any) -> dict[str, Any]:
         return self.distributor.statistics() | {"version": self.version}

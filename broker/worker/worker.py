@@ -17,7 +17,8 @@ Requests from another worker, about a queue of ours (named by `queue_id`) or a c
     reply_name      ref, name                               whether a requester waits for direct replies under that name
 
 Notices: `detach`, `go_on` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`, how many connections a
-worker has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: request `statistics`.
+worker has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: requests `statistics`; `shards`, what
+each takes; `backup` of one `shard` into its place below `directory`.
 """
 
 from __future__ import annotations
@@ -27,6 +28,7 @@ import contextlib
 import functools
 import logging
 from collections.abc import Awaitable, Coroutine, Iterable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from leveret.codec.errors import AmqpError, ConnectionForced, NotFound
@@ -44,6 +46,7 @@ from leveret.worker.neighbour import Neighbour, WorkerLink
 from leveret.worker.newcomers import Newcomers
 from leveret.worker.queue_journal import QueueJournal
 from leveret.worker.session import Session, server_properties
+from leveret.worker.shard_copies import ShardCopies
 from leveret.worker.shards import Shards
 from leveret.worker.state import ShardQueue, WorkerState
 from leveret.worker.subscription import LocalConsumer, RemoteConsumer, Subscription
@@ -86,6 +89,7 @@ class Worker:
         self.held_cancels: dict[Channel, list[BasicCancel]] = {}  # of channels that delete a queue: their delete-ok comes first
         self.loaded: asyncio.Future[None] = child.loop.create_future()
         self.shards = Shards(child.settings, child.index, self.state.committer)
+        self._copies = ShardCopies()
         self._snapshot: list[dict[str, Any]] = []
         self._connection_no = 0
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -310,6 +314,15 @@ class Worker:
 
     def _asked_statistics(self, link: Link, body: Any) -> Any:
         return self.statistics()
+
+    def _asked_shards(self, link: Link, body: Any) -> Any:
+        return {"shards": [{"number": number, "used_bytes": store.log.sizes().used_bytes} for number, store in self.shards.stores.items()]}
+
+    def _asked_backup(self, link: Link, body: Any) -> Any:
+        store = self.shards.stores.get(body["shard"])
+        if store is None:
+            return {"refused": f"there is no shard {body['shard']}"}
+        return self._copies.copy(body["shard"], store.log, Path(body["directory"]))
 
     def _told_load(self, link: Link, body: Any) -> None:
         self.acceptor.told(link.peer.index, body)

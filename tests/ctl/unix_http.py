@@ -15,11 +15,13 @@ from typing import Any
 class StandInApi:
     """Serves until `close`.
 
-    `answers` maps "GET /api/nodes" (without the query) to (status, body); `asked` lists the requests with their query.
+    `answers` maps "GET /api/nodes" (without the query) to (status, body); `asked` lists the requests with their query, `bodies`
+    what came with each.
     """
 
     def __init__(self, data_dir: Path, answers: dict[str, tuple[int, Any]], pid: int | None = None) -> None:
         self.asked: list[str] = []
+        self.bodies: list[bytes] = []
         self.on_request: Callable[[str], None] = lambda request: None
         # A short path of its own: pytest's may be longer than a Unix socket's name can be.
         self._path = Path(f"/tmp/leveret-test-{os.getpid()}-{os.urandom(4).hex()}.sock")
@@ -34,6 +36,7 @@ class StandInApi:
 
             def _answer(self) -> None:
                 outer.asked.append(f"{self.command} {self.path}")
+                outer.bodies.append(self.rfile.read(int(self.headers.get("Content-Length", 0))))
                 outer.on_request(self.path)
                 status, body = answers.get(f"{self.command} {self.path.partition('?')[0]}", (404, {"reason": "Not Found"}))
                 content = body if isinstance(body, bytes) else b"" if body is None else json.dumps(body).encode()

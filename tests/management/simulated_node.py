@@ -229,7 +229,8 @@ class SimulatedNode:
         self.stopped = 0
         self.settings: Settings = load({"node_name": "leveret@test", "statistics_interval_ms": str(int(INTERVAL_S * 1000))}, {}).settings
         self.surveyor = Surveyor(self, self.settings)
-        self.application = make_application(self.surveyor, self._stop)
+        self.application = make_application(self.surveyor, self._stop, self)
+        self.ordered: list[tuple[str, int, str, Any]] = []
         self._runner = runner
 
     workers: Sequence[int] = (0, 1)
@@ -239,6 +240,17 @@ class SimulatedNode:
         self.is_asked.set()
         await asyncio.sleep(0)
         return self.answers[kind, index, verb]
+
+    @property
+    def worker_count(self) -> int:
+        return len(self.workers)
+
+    async def order(self, kind: str, index: int, verb: str, body: Any) -> Any:
+        self.ordered.append((kind, index, verb, body))
+        answer = self.answers[kind, index, verb]
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
 
     def _stop(self) -> None:
         self.stopped += 1

@@ -17,6 +17,7 @@ from leveret.link.poller import Poller, running_poller
 from leveret.link.stream import socket_pair
 from leveret.management import peers as peers_module
 from leveret.management.peers import Peers
+from leveret.management.problem import Problem
 
 
 class Process:
@@ -37,6 +38,11 @@ class Process:
             raise RuntimeError("a bug over there")
         if self.behaviour == "refuses":
             raise NotFound("no such thing")
+        if self.behaviour == "says no":
+            return {"refused": "in words"}
+        if self.behaviour == "hangs up":
+            link.close("on purpose")
+            return {}
         if self.behaviour == "answers nonsense":
             return 17
         return {"name": self.name, "verb": verb}
@@ -130,6 +136,41 @@ def test_a_process_that_gives_no_answer_gives_none_in_bounded_time(
         assert await processes.peers.ask("worker", 0, "statistics") == {"name": "worker-0", "verb": "statistics"}
         lines = [record.message for record in caplog.records if record.name == peers_module.__name__]
         assert [line.split(":")[0] for line in lines] == ["no answer from worker 0 to 'statistics'", "worker 0 answers 'statistics' again"]
+
+    with_processes(folder, scenario)
+
+
+@pytest.mark.parametrize(
+    ("behaviour", "status", "reason"),
+    [
+        ("fails", 500, "the worker-0 process failed over it; its log tells why"),
+        ("refuses", 500, "the worker-0 process failed over it; its log tells why"),
+        ("says no", 400, "in words"),
+        ("hangs up", 503, "the worker-0 process went away"),
+    ],
+)
+def test_a_request_that_is_not_carried_out_is_a_problem(folder: Path, behaviour: str, status: int, reason: str) -> None:
+    async def scenario(processes: Processes) -> None:
+        processes.workers[0].behaviour = behaviour
+        async with asyncio.timeout(10):
+            with pytest.raises(Problem) as raised:
+                await processes.peers.order("worker", 0, "backup", {"shard": 0})
+        assert (raised.value.status, raised.value.reason) == (status, reason)
+        answer = await processes.peers.order("router", 0, "backup", {"directory": "/x"})
+        assert answer == {"name": "router", "verb": "backup"}
+
+    with_processes(folder, scenario)
+
+
+def test_a_request_to_a_process_that_is_away_is_a_problem_at_once(folder: Path) -> None:
+    async def scenario(processes: Processes) -> None:
+        processes.servers["worker-1"].close()
+        async with asyncio.timeout(10):
+            while await processes.peers.ask("worker", 1, "statistics") is not None:
+                pass
+            with pytest.raises(Problem, match="the worker-1 process does not answer"):
+                await processes.peers.order("worker", 1, "shards", {})
+        processes.servers["worker-1"] = processes.serve("worker-1", processes.workers[1])
 
     with_processes(folder, scenario)
 

@@ -12,7 +12,8 @@ from leveret.codec.errors import InternalError
 from leveret.router import ledger as module
 from leveret.router.entries import Stored
 from leveret.router.ledger import Ledger
-from leveret.storage.definitions import Definitions, DiskFull, StoreFailed
+from leveret.storage.definitions import Definitions
+from leveret.storage.environment import DiskFull, StoreFailed
 
 WITHIN_S = 20.0
 

@@ -17,7 +17,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from leveret.router.entries import RECORDS_VERSION, SHARDS_ID, bring_forward
 from leveret.storage import environment
-from leveret.storage.definitions import Definitions, DiskFull, ForeignStore, StoreFailed
+from leveret.storage.definitions import Definitions
+from leveret.storage.environment import DiskFull, ForeignStore, StoreFailed
 
 RECORD = {"kind": "queue", "name": "caf\u00e9", "arguments": b"\x00\xff", "durable": True, "tags": ["a"], "nested": {"n": 1}}
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from leveret.storage.definitions import StoreFailed
+from leveret.storage.environment import StoreFailed
 from leveret.storage.quarantine import in_quarantine, set_aside
 
 AT_S = 1_795_512_600.9  # 2026-11-24 09:30:00 UTC and a bit
