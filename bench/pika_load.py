@@ -6,10 +6,12 @@ and ends for all at the same moments of the monotonic clock.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Final
 
 import pika
@@ -17,6 +19,7 @@ from leveret.perf.fleet import Fleet
 from leveret.perf.plan import Plan
 from leveret.perf.process_tree import cpu_s, process_tree
 
+from bench import disk
 from bench.figures import Figure
 
 if TYPE_CHECKING:
@@ -53,33 +56,63 @@ def consuming(node: Node, timing: Timing) -> Figure:
         _delete(node, queue)
 
 
-def _measured(node: Node, timing: Timing, what: str, queue: str) -> Figure:
+def confirming(share: float) -> Callable[[Node, Timing], Figure]:
+    """The measuring of one pika publisher that waits for each confirm of a persistent message, `SIZE` bytes, into a durable queue.
+
+    Its figure is the time within which `share` of the publishes were confirmed, as a multiple of the same share's write + fdatasync.
+    """
+
+    def measure(node: Node, timing: Timing) -> Figure:
+        queue = "bench-pika-confirm"
+        _declare(node, queue, durable=True)
+        try:
+            before = disk.measure()
+            figure = _measured(node, timing, "confirm", queue, processes=1)
+            reference = before + disk.measure()
+        finally:
+            _delete(node, queue)
+        return in_disk_times(figure, figure.details["confirm_us"], reference, share)
+
+    return measure
+
+
+def in_disk_times(figure: Figure, confirm_us: dict[str, float] | None, reference: disk.DiskTime, share: float) -> Figure:
+    """The figure whose value is the p50 or p99 (share 0.5 or 0.99) of `confirm_us` in times of the disk's own."""
+    label = "p99" if share == 0.99 else "p50"
+    of_disk_us = {"p50": reference.p50_us, "p99": reference.p99_us}
+    value = confirm_us[label] / of_disk_us[label] if confirm_us else 0.0
+    details = figure.details | {"disk_us": of_disk_us, "messages_per_s": figure.value}
+    return dataclasses.replace(figure, value=value, details=details)
+
+
+def _measured(node: Node, timing: Timing, what: str, queue: str, processes: int = PROCESSES) -> Figure:
     begin_s = time.monotonic() + _CONNECT_S + timing.warmup_s
     end_s = begin_s + timing.seconds
     command = [sys.executable, "-m", "bench.pika_load", what, node.uri + "%2F", queue, str(begin_s), str(end_s)]
-    processes = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(PROCESSES)]
+    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(processes)]
     try:
         _sleep_until(begin_s)
         sampled_s, used_s = time.monotonic(), cpu_s(process_tree(node.pid))
         _sleep_until(end_s)
         sampled_s, used_s = time.monotonic() - sampled_s, cpu_s(process_tree(node.pid)) - used_s
-        told: list[dict[str, Any]] = [json.loads(process.communicate(timeout=30.0)[0] or b"{}") for process in processes]
+        told: list[dict[str, Any]] = [json.loads(process.communicate(timeout=30.0)[0] or b"{}") for process in running]
     finally:
-        for process in processes:
+        for process in running:
             process.kill()
             process.wait()
     faults = () if all("count" in part for part in told) else ("a pika process failed",)
     rate = sum(part.get("count", 0) for part in told) / timing.seconds
-    return Figure(rate, used_s / sampled_s / rate * 1e6 if rate else None, "generator", faults, {"processes": PROCESSES, "size": SIZE})
+    details: dict[str, Any] = {"processes": processes, "size": SIZE, "confirm_us": told[0].get("confirm_us")}
+    return Figure(rate, used_s / sampled_s / rate * 1e6 if rate else None, "generator", faults, details)
 
 
 def _sleep_until(at_s: float) -> None:
     time.sleep(max(0.0, at_s - time.monotonic()))
 
 
-def _declare(node: Node, queue: str) -> None:
+def _declare(node: Node, queue: str, *, durable: bool = False) -> None:
     with pika.BlockingConnection(pika.URLParameters(node.uri + "%2F")) as connection:
-        connection.channel().queue_declare(queue)
+        connection.channel().queue_declare(queue, durable=durable)
 
 
 def _delete(node: Node, queue: str) -> None:
@@ -87,7 +120,7 @@ def _delete(node: Node, queue: str) -> None:
         connection.channel().queue_delete(queue)
 
 
-def _publish(channel: Any, queue: str, begin_s: float, end_s: float) -> int:
+def _publish(channel: Any, queue: str, begin_s: float, end_s: float) -> dict[str, Any]:
     body = bytes(SIZE)
     properties = pika.BasicProperties(delivery_mode=1)
     count = 0
@@ -96,10 +129,25 @@ def _publish(channel: Any, queue: str, begin_s: float, end_s: float) -> int:
             channel.basic_publish("", queue, body, properties)
         if now_s >= begin_s:
             count += 20
-    return count
+    return {"count": count}
 
 
-def _consume(channel: Any, queue: str, begin_s: float, end_s: float) -> int:
+def _confirm(channel: Any, queue: str, begin_s: float, end_s: float) -> dict[str, Any]:
+    body = bytes(SIZE)
+    properties = pika.BasicProperties(delivery_mode=2)
+    channel.confirm_delivery()
+    taken_us = []
+    while (now_s := time.perf_counter()) < end_s:
+        channel.basic_publish("", queue, body, properties)  # returns when the broker has confirmed, raises if it has refused
+        if now_s >= begin_s:
+            taken_us.append((time.perf_counter() - now_s) * 1e6)
+    taken_us.sort()
+    if not taken_us:
+        return {"count": 0}
+    return {"count": len(taken_us), "confirm_us": {"p50": taken_us[len(taken_us) // 2], "p99": taken_us[int(len(taken_us) * 0.99)]}}
+
+
+def _consume(channel: Any, queue: str, begin_s: float, end_s: float) -> dict[str, Any]:
     count = 0
 
     def on_message(channel: Any, method: Any, _properties: Any, _body: bytes) -> None:
@@ -116,15 +164,17 @@ def _consume(channel: Any, queue: str, begin_s: float, end_s: float) -> int:
     # An emptied queue calls nobody back: stop then too, and let the count show it.
     channel.connection.call_later(max(0.0, end_s - time.monotonic()), channel.stop_consuming)
     channel.start_consuming()
-    return count
+    return {"count": count}
+
+
+_WORK: Final = {"publish": _publish, "consume": _consume, "confirm": _confirm}
 
 
 def main() -> None:
-    """`publish|consume URI QUEUE BEGIN_S END_S`: one process of the load; tells its count as JSON."""
+    """`publish|consume|confirm URI QUEUE BEGIN_S END_S`: one process of the load; tells its count as JSON."""
     what, uri, queue, begin_s, end_s = sys.argv[1:]
     with pika.BlockingConnection(pika.URLParameters(uri)) as connection:
-        work = _publish if what == "publish" else _consume
-        print(json.dumps({"count": work(connection.channel(), queue, float(begin_s), float(end_s))}))
+        print(json.dumps(_WORK[what](connection.channel(), queue, float(begin_s), float(end_s))))
 
 
 if __name__ == "__main__":

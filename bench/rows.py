@@ -1,6 +1,7 @@
 """The rows of the side-by-side bench: what is done to both brokers, and what Leveret is to reach beside RabbitMQ.
 
-Goals are ratios in one run on one machine, the project's own (the in-memory rows). A row of the message path is a `leveret perf` plan; with
+Goals are ratios in one run on one machine, the project's own; what waits for the disk alone is told in times of the disk's own write
+(`bench.disk`). A row of the message path is a `leveret perf` plan; with
 Leveret, the order of connecting and the declaring connection also decide on which workers publisher, queue and consumer are, so a row names
 its placement. RabbitMQ gets the very same plan.
 """
@@ -18,7 +19,7 @@ from leveret.perf.plan import Plan
 from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes
 from leveret.perf.session import Session
 
-from bench import pika_load
+from bench import disk, pika_load
 from bench.figures import Figure
 from bench.leveret_node import LeveretNode
 from bench.node import Node
@@ -104,6 +105,14 @@ def misplaced(placement: str, where: dict[str, int]) -> tuple[str, ...]:
     return () if wanted[placement] else (f"wanted the queue on {placement}, but it is thus: {where}",)
 
 
+def one_confirm_at_a_time(node: Node, timing: Timing) -> Figure:
+    """One publisher that waits for each confirm of 1 KB, and a consumer: the median wait in times of one 4 KB write + fdatasync."""
+    measure = loaded(ALL_ON_ONE_WORKER, size=1024, durable=True, persistent=True, confirms=1, ack="each", prefetch=500)
+    before = disk.measure()
+    figure = measure(node, timing)
+    return pika_load.in_disk_times(figure, figure.details["confirm_latency_us"], before + disk.measure(), 0.5)
+
+
 def idle_connections(node: Node, timing: Timing) -> Figure:
     """Memory of an open connection with one open channel, in KB; CPU to open both, in us."""
     with_one = Session(Plan(uri=node.uri).target, "bench idle")  # what the first one alone costs is not per connection
@@ -127,6 +136,8 @@ def start_time(node: Node, _: Timing) -> Figure:
     """Seconds from the command to the first handshake answered, as measured when the node was started."""
     return Figure(node.start_s, None)
 
+
+DURABLE: Final[dict[str, Any]] = {"durable": True, "persistent": True, "confirms": 1000, "ack": "each", "prefetch": 500}
 
 ROWS: Final = (
     Row(
@@ -163,6 +174,47 @@ ROWS: Final = (
         cpu_goal=12,
     ),
     Row("fanout_10", "16 B, fan-out 1 to 10 queues, delivered", loaded(exchange_kind="fanout", queues=10), rate_goal=8),
+    Row(
+        "durable_16",
+        "16 B, durable, confirms (1,000 in flight), acks",
+        loaded(size=16, **DURABLE),
+        rate_goal=8,
+        cpu_goal=25,
+        confirms=True,
+        durable=True,
+    ),
+    Row(
+        "durable_1k",
+        "1 KB, durable, confirms (1,000 in flight), acks",
+        loaded(size=1024, **DURABLE),
+        rate_goal=10,
+        cpu_goal=20,
+        confirms=True,
+        durable=True,
+    ),
+    Row(
+        "one_confirm_1k",
+        "1 KB, durable, one confirm at a time: p50 / p50 of a 4 KB write + fdatasync",
+        one_confirm_at_a_time,
+        "x disk",
+        value_max=2.6,
+        higher_is_better=False,
+        confirms=True,
+        durable=True,
+    ),
+    *(
+        Row(
+            f"pika_confirm_{label}",
+            f"1 KB, durable, pika, one confirm at a time: {label} / {label} of a 4 KB write + fdatasync",
+            pika_load.confirming(share),
+            "x disk",
+            value_max=goal,
+            higher_is_better=False,
+            confirms=True,
+            durable=True,
+        )
+        for label, share, goal in (("p50", 0.5, 3), ("p99", 0.99, 6))
+    ),
     Row("pika_publish_1k", "1 KB, 2 pika publishers", pika_load.publishing, cpu_us_max=8),
     Row("pika_consume_1k", "1 KB, 2 pika consumers, ack each", pika_load.consuming, cpu_us_max=8),
 )

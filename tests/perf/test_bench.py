@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import pytest
 
+from bench import disk, pika_load
 from bench.figures import Figure, median
 from bench.rows import ALL_ON_ONE_WORKER, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, ROWS, Row, Timing, misplaced
 from bench.run import Verdict, table, to_json
@@ -88,3 +90,22 @@ def test_every_row_is_shown_and_written() -> None:
     assert table(ROWS, results, [node]).row_count == len(ROWS)
     told = to_json(ROWS, results, [node], 1, Timing(1.0, 0.0))
     assert [row["name"] for row in told["rows"]] == [row.name for row in ROWS]
+
+
+def test_the_disk_is_told_sample_by_sample(tmp_path: Path) -> None:
+    told = disk.measure(tmp_path, 7) + disk.measure(tmp_path, 4)
+    assert len(told.samples_us) == 11
+    assert 0 < told.p50_us <= told.p99_us == max(told.samples_us)
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(("share", "value"), [(0.5, 2.0), (0.99, 3.0)])
+def test_what_waits_for_the_disk_is_told_in_its_times(share: float, value: float) -> None:
+    reference = disk.DiskTime((100.0,) * 97 + (900.0,) * 3)
+    figure = pika_load.in_disk_times(Figure(5000.0, 12.0, "generator"), {"p50": 200.0, "p99": 2700.0}, reference, share)
+    assert (figure.value, figure.cpu_us, figure.limit) == (value, 12.0, "generator")
+    assert figure.details == {"disk_us": {"p50": 100.0, "p99": 900.0}, "messages_per_s": 5000.0}
+
+
+def test_a_load_without_a_single_confirm_has_no_time() -> None:
+    assert pika_load.in_disk_times(Figure(0.0, None), None, disk.DiskTime((100.0,)), 0.5).value == 0.0
