@@ -109,6 +109,7 @@ cdef class Channel(Publisher):
     cdef readonly dict getters          # (queue id, no_ack) -> Subscription
     cdef readonly list cancelled        # Subscriptions that still hold unacked messages
     cdef object parked                  # deque of deliveries from other workers that wait for room, or for the flow; None: none
+    cdef readonly set settled_elsewhere     # Neighbours that have had acks of the last commit
     cdef public str last_queue          # the last one declared here
 
     cdef readonly uint64_t delivered

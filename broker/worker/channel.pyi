@@ -6,6 +6,7 @@ from leveret.link.poller import Ending
 from leveret.worker.confirms import Confirms
 from leveret.worker.connection import Connection
 from leveret.worker.directory import QueueEntry
+from leveret.worker.neighbour import Neighbour
 from leveret.worker.subscription import Subscription
 from leveret.worker.transaction import Transaction
 from leveret.worker.worker import Worker
@@ -28,6 +29,7 @@ class Channel(Ending):
     consumers: dict[bytes, Subscription]
     getters: dict[tuple[int, bool], Subscription]
     cancelled: list[Subscription]
+    settled_elsewhere: set[Neighbour]
     last_queue: str
 
     published: int

@@ -112,6 +112,7 @@ cdef class Channel(Publisher):
         self.consumers = {}
         self.getters = {}
         self.cancelled = []
+        self.settled_elsewhere = set()
         self.last_queue = ""
         self.state.add_channel(self)
 
@@ -534,9 +535,10 @@ cdef class Channel(Publisher):
         return self.committed
 
     def settle_marked(self):
-        """Carry out the acks of the transaction."""
+        """Carry out the acks of the transaction; `settled_elsewhere` names the other workers that have been told of some."""
         runs = self.take_runs(True)
         self.transaction.acks = 0
+        self.settled_elsewhere = {run[0].owner for run in runs if run[0].owner is not None}
         self.settle_runs(runs)
 
     cdef list take_runs(self, bint marked):

@@ -90,21 +90,24 @@ class ChannelMethods:
         channel.send(TxSelectOk())
 
     def tx_commit(self, channel: Channel, method: TxCommit, arguments: bytes) -> Awaitable[None] | None:
-        """Publishes first, then acks, as RabbitMQ does; the answer waits until every queue has what was published to it."""
+        """Publishes first, then acks, as RabbitMQ does; the answer waits until all of it is as safe as a confirm promises."""
         if channel.transaction is None:
             raise PreconditionFailed("channel is not transactional", method)
         taken = channel.commit()
-        if taken is not None:
+        if taken is not None or channel.settled_elsewhere:
             return self._committed(channel, method, taken)
         channel.send(TxCommitOk())
         return None
 
-    async def _committed(self, channel: Channel, method: TxCommit, taken: asyncio.Future[int]) -> None:
+    async def _committed(self, channel: Channel, method: TxCommit, taken: asyncio.Future[int] | None) -> None:
+        written = [owner.link.ask("written", {}) for owner in channel.settled_elsewhere if owner.link is not None]
         try:
-            refused = await taken
+            refused = await taken if taken is not None else 0
         except asyncio.CancelledError:  # the channel has closed over it
             return
-        if refused:
+        # An owner that dies over it has kept the messages, or not: they come again, redelivered.
+        outcomes = await asyncio.gather(*written, return_exceptions=True)
+        if refused or any(isinstance(outcome, BaseException) for outcome in outcomes):
             raise PreconditionFailed("partial tx completion", method)
         channel.send(TxCommitOk())
 

@@ -39,6 +39,8 @@ cdef class Committer(Ending):
     cdef set leased                     # ... has a lease: its record says more than was handed out
     cdef Waiters gathering              # for the commit that comes
     cdef Waiters flying                 # for the one under way
+    cdef list asking                    # Futures of those who wait for the commit that comes
+    cdef list asked                     # ... for the one under way
     cdef list batches                   # (store, batch) under way on the thread; None: no commit is
     cdef list errors                    # what the thread has found, for each of them
     cdef bint flushed                   # this turn's output has been written

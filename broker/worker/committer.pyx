@@ -50,6 +50,8 @@ cdef class Committer(Ending):
         self.marked = []
         self.crowded = []
         self.leased = set()
+        self.asking = []
+        self.asked = []
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self.failed = state.poller.loop.create_future()
 
@@ -100,6 +102,13 @@ cdef class Committer(Ending):
         waiters.count += 1
         return self.want()
 
+    def written(self):
+        """A Future that is done when all that has gathered so far is on the disk; it holds a `DiskFull` if there was no room."""
+        asked = self.state.poller.loop.create_future()
+        self.asking.append(asked)
+        self.want()
+        return asked
+
     cdef bint has_work(self):
         """Whether anything has gathered."""
         cdef MessageStore store
@@ -135,6 +144,7 @@ cdef class Committer(Ending):
                 batch = store.take_batch()
                 batches.append((store, batch))
                 size += batch.size_bytes
+        self.asked, self.asking = self.asking, []
         self.gathering = self.flying
         self.gathering.count = 0
         self.flying = gathered
@@ -228,11 +238,18 @@ cdef class Committer(Ending):
         if batches:
             self.full = refused
         self.answer(refused)
+        asked, self.asked = self.asked, []
+        for future in asked:
+            if not future.done():
+                if refused:
+                    future.set_exception(next(error for error in errors if error is not None))
+                else:
+                    future.set_result(None)
         crowded, self.crowded = self.crowded, []
         for journal in crowded:
             if journal.queue.journal is journal:
                 journal.relieve()
-        if self.gathering.count or self.marked or (self.has_work() and not refused):
+        if self.gathering.count or self.marked or self.asking or (self.has_work() and not refused):
             return self.want()
         return 0
 

@@ -13,6 +13,7 @@ Requests from another worker, about a queue of ours (named by `queue_id`) or a c
                                                             handle
     cancel          handle                                  {}
     hold            handle                                  {}: nothing is delivered to it until it may `go_on`
+    written         nothing                                 {} when all that it was sent before is on the disk
     get             queue_id, ref, handle, no_ack           [handle], or [handle, delivery number, redelivered, messages, wire]
     reply_name      ref, name                               whether a requester waits for direct replies under that name
 
@@ -345,6 +346,13 @@ class Worker:
             queue = consumer.queue
             queue.cancel_consumer(consumer)
             self.delete_if_abandoned(queue)
+        return {}
+
+    def _asked_written(self, link: Link, body: Any) -> Any:
+        return self._written()
+
+    async def _written(self) -> dict[str, Any]:
+        await self.state.committer.written()
         return {}
 
     def _asked_hold(self, link: Link, body: Any) -> Any:
