@@ -1,8 +1,7 @@
 """A shard's quarantine: a store that cannot be used gets another name, so that its shard begins empty and the others serve.
 
-Called by the worker that owns the shard, when opening it raised `ForeignStore`; `leveret status` asks what lies there. Nothing in such a
-directory is ever read, changed or removed here: what can be saved from it is for whoever looks at it with `leveret verify`, and the space
-is given back by whoever removes it.
+Called by the worker that owns the shard, when opening it raised `ForeignStore`, and for the status pages. Nothing in such a directory is
+ever read, changed or removed here: what can be saved from it is for whoever looks at it, and the space is given back by whoever removes it.
 
     <data folder>/shards/3                                    the shard
     <data folder>/shards/3.corrupt-20261124T093000Z           what it was until then (UTC); a second one of that second ends in -2
@@ -44,6 +43,11 @@ def _free_name(directory: Path, name: str) -> Path:
         if not os.path.lexists(path):
             return path
     raise FileExistsError(0, f"there are {_NAMES_MAX} of them already")
+
+
+def shard_of(aside: Path) -> int:
+    """The number of the shard that one of the paths of `in_quarantine` was."""
+    return int(aside.name.partition(".")[0])
 
 
 def in_quarantine(shards_dir: Path) -> list[Path]:

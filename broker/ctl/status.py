@@ -15,7 +15,6 @@ from typing import Any
 from leveret.config import DURABILITIES
 from leveret.ctl.control_client import ControlClient
 from leveret.logs import escaped
-from leveret.storage.quarantine import in_quarantine
 from rich.console import Console, Group, RenderableType
 from rich.table import Table
 from rich.text import Text
@@ -39,17 +38,13 @@ def status_text(data_dirs: Sequence[Path], *, as_json: bool, top: int, timeout_s
 
 
 def gather(client: ControlClient, top: int) -> dict[str, Any]:
-    """{"overview", "node", "queues", "connections", "set_aside"}.
-
-    Of queues and connections, the `top` with the most messages and the most traffic; of shards that were set aside, the folders' paths.
-    """
+    """{"overview", "node", "queues", "connections"}; of the last two, the `top` with the most messages and the most traffic."""
     nodes = client.get("/api/nodes")
     return {
         "overview": client.get("/api/overview"),
         "node": nodes[0] if nodes else {},
         "queues": _page(client, "queues", "messages", top),
         "connections": _page(client, "connections", "recv_oct", top),
-        "set_aside": [str(path) for path in in_quarantine(Path(client.facts["data_dir"]) / "shards")],
     }
 
 
@@ -65,7 +60,7 @@ def report(facts: Mapping[str, Any], content: Mapping[str, Any]) -> RenderableTy
     """What is shown: a head of some lines, then a table each for processes, queues and connections (where there are any)."""
     overview, node = content["overview"], content["node"]
     totals = overview.get("object_totals", {})
-    parts: list[RenderableType] = [_head(facts, overview, node, content["set_aside"]), _processes(node.get("processes", []))]
+    parts: list[RenderableType] = [_head(facts, overview, node), _processes(node.get("processes", []))]
     if content["queues"]:
         parts.append(_queues(content["queues"], totals.get("queues", len(content["queues"]))))
     if content["connections"]:
@@ -73,7 +68,7 @@ def report(facts: Mapping[str, Any], content: Mapping[str, Any]) -> RenderableTy
     return Group(*parts)
 
 
-def _head(facts: Mapping[str, Any], overview: Mapping[str, Any], node: Mapping[str, Any], set_aside: Sequence[str]) -> Table:
+def _head(facts: Mapping[str, Any], overview: Mapping[str, Any], node: Mapping[str, Any]) -> Table:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     totals, messages = overview.get("object_totals", {}), overview.get("queue_totals", {})
     alarms = [name for name, key in (("memory", "mem_alarm"), ("disk", "disk_free_alarm")) if node.get(key)]
@@ -96,7 +91,9 @@ def _head(facts: Mapping[str, Any], overview: Mapping[str, Any], node: Mapping[s
     ]
     if silent := overview.get("processes_silent"):
         rows.append(("silent", f"{', '.join(silent)} (not answering: numbers are incomplete)"))
-    rows += [("set aside", f"{path} (a shard that could not be used; its messages are not served)") for path in set_aside]
+    rows += [
+        ("set aside", f"{path} (a shard that could not be used; its messages are not served)") for path in node.get("shards_set_aside", ())
+    ]
     for name, text in rows:
         is_bad = name in ("silent", "set aside") or (name == "alarms" and bool(alarms))
         table.add_row(Text(name, style="bold"), Text(escaped(text), style="bold red" if is_bad else ""))

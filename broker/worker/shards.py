@@ -14,7 +14,7 @@ from leveret import refusal
 from leveret.refusal import Refusal
 from leveret.storage.environment import ForeignStore, StoreError
 from leveret.storage.local_log import Durability, LocalLog
-from leveret.storage.quarantine import set_aside
+from leveret.storage.quarantine import in_quarantine, set_aside, shard_of
 from leveret.supervisor.machine import memory_total_bytes
 from leveret.supervisor.memory import watermark_bytes
 from leveret.worker.message_store import MessageStore
@@ -42,6 +42,7 @@ class Shards:
         self.stores: dict[int, MessageStore] = {}
         self._settings = settings
         self._committer = committer
+        self._index = index
         self._recovered: dict[int, tuple[MessageStore, QueueIndex]] = {}  # by queue id: not given to a queue yet
         watermark = watermark_bytes(settings.memory_watermark, memory_total_bytes())
         committer.memory_max = int(watermark * QUEUES_SHARE) // settings.workers
@@ -95,6 +96,11 @@ class Shards:
         index = self._recovered.pop(entry.id)[1] if entry.id in self._recovered else store.open_queue(entry.id)
         queue.keep_journal(QueueJournal(queue, self._committer, store, index))
         queue.recover(index.live, index.live_bytes, index.first_position, index.last_position, max(index.delivered, index.lease))
+
+    def set_aside(self) -> list[str]:
+        """Paths of what was set aside of this worker's shards, in this run or an earlier one."""
+        found = in_quarantine(self._settings.data_dir / "shards")
+        return [str(path) for path in found if shard_of(path) % self._settings.workers == self._index]
 
     def forget_unknown(self) -> None:
         """All queues have come: what is left belongs to queues that were deleted while their worker was down."""

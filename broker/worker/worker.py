@@ -541,6 +541,7 @@ class Worker:
             ],
             "totals": self.state.totals(),
             "store": self.state.committer.statistics(),
+            "set_aside": self.shards.set_aside(),
             "links": [self.state.router.statistics()] + [other.statistics() for other in self.state.workers if other is not None],
         }
 

@@ -87,6 +87,7 @@ def queue_statistics(number: int, ready: int, unacked: int = 0, **stats: int) ->
 
 WORKER_0: dict[str, Any] = {
     "index": 0,
+    "set_aside": [],
     "pid": 102,
     "connections": [
         {
@@ -147,6 +148,7 @@ WORKER_0: dict[str, Any] = {
 }
 WORKER_1: dict[str, Any] = {
     "index": 1,
+    "set_aside": ["/data/shards/1.corrupt-20261124T093000Z"],
     "pid": 103,
     "connections": [],
     "channels": [],

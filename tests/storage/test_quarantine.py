@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 from leveret.storage.environment import StoreFailed
-from leveret.storage.quarantine import in_quarantine, set_aside
+from leveret.storage.quarantine import in_quarantine, set_aside, shard_of
 
 AT_S = 1_795_512_600.9  # 2026-11-24 09:30:00 UTC and a bit
 
@@ -53,6 +53,7 @@ def test_what_lies_aside_is_found_oldest_first(shards: Path, made: list[str], fo
     for name in made:
         (shards / name).mkdir()
     assert [path.name for path in in_quarantine(shards)] == found
+    assert [shard_of(path) for path in in_quarantine(shards)] == [int(name.split(".")[0]) for name in found]
 
 
 def test_a_folder_that_is_not_there_has_nothing_aside(tmp_path: Path) -> None:

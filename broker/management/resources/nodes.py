@@ -86,6 +86,7 @@ def node_object(survey: Survey, count_files: Callable[[int], int | None] = open_
         "proc_total": len(processes),
         "db_dir": node["data_dir"],
         "durability": node["durability"],
+        "shards_set_aside": [path for answer in survey.answers.workers.values() if answer for path in answer["set_aside"]],
         "auth_mechanisms": [{"name": name, "description": f"SASL {name}", "enabled": True} for name in MECHANISMS],
         "applications": [{"name": "leveret", "description": "Leveret", "version": node["version"]}],
         "enabled_plugins": [],
