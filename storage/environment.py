@@ -19,6 +19,8 @@ DATA_NAME: Final = "data.mdb"
 MAP_BYTES: Final = 1 << 40  # address space only; the file grows as it is used
 MAP_BYTES_LEAST: Final = 1 << 28
 SPARE_BYTES: Final = 1 << 20  # with less than this left beside the batch, a failed commit is a full disk's
+MOUNTS: Final = Path("/proc/self/mountinfo")
+REMOTE_FILE_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "lustre"}
 
 
 class StoreError(Exception):
@@ -57,6 +59,11 @@ def open_environment(
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
     except OSError as error:
         raise StoreFailed(f"the directory of {what}, {directory}, cannot be made: {error.strerror}") from error
+    remote = _remote_file_system(directory)
+    if remote is not None:
+        raise StoreFailed(
+            f"{directory} lies on a file system over the network ({remote}), where {what} would not be safe: use a local disk"
+        )
     wanted = map_bytes
     while True:
         try:
@@ -82,6 +89,18 @@ def open_environment(
             if map_bytes < wanted:
                 log.warning("%s in %s may grow to %d MiB only: the system gives no more address space", what, directory, map_bytes >> 20)
             return environment
+
+
+def _remote_file_system(directory: Path) -> str | None:
+    """The kind of file system if it is one over the network. LMDB's locks and maps do not hold there."""
+    try:
+        device = directory.stat().st_dev
+        lines = MOUNTS.read_text(errors="surrogateescape").splitlines()
+    except OSError:
+        return None  # where the system does not say, it is not refused
+    number = f"{os.major(device)}:{os.minor(device)}"
+    kinds = [line.partition(" - ")[2].split(" ", 1)[0] for line in lines if line.split(" ", 3)[2] == number]
+    return next((kind for kind in kinds if kind in REMOTE_FILE_SYSTEMS), None)
 
 
 def commit_failure(error: lmdb.Error, directory: Path, what: str, size_bytes: int) -> StoreError:

@@ -32,30 +32,39 @@ from leveret.storage.environment import (
     open_environment,
 )
 from leveret.storage.layout import FORMAT_VERSION
+from leveret.storage.resident import ResidentPages
 
 Durability = Literal["disk", "os", "scratch"]
 
 FILES: Final = ("data.mdb", "lock.mdb")
 _NAMES: Final = {table: table.name.lower().encode() for table in Table}
 _ASCENDING: Final = (Table.SEGMENTS, Table.INDEX)  # new keys are nearly always the highest
+PAGES_AROUND_BYTES: Final = 1 << 16  # what the kernel maps around a page that is touched
 _U32: Final = struct.Struct("<I")
 
 
 class LocalLog:
     """One open environment.
 
-    directory: made if it is not there (mode 0700). identity: says whose queue ids the records hold; compared with what is stored. shard:
-    0..2**32 - 1, compared too. map_bytes: as for `open_environment`. Raises `ForeignStore` in a sentence if what is there belongs to
-    somebody else or another version, or cannot be read; `StoreFailed` or `DiskFull` if nothing can be made there.
+    directory: made if it is not there (mode 0700). identity: says whose queue ids the records hold, compared with what is stored; shard:
+    0..2**32 - 1, compared too. None for either takes whatever is there, but there must be something. map_bytes: as for `open_environment`.
+    Raises `ForeignStore` in a sentence if what is there belongs to somebody else or another version, or cannot be read; `StoreFailed` or
+    `DiskFull` if nothing can be made there.
     """
 
     def __init__(
-        self, directory: Path, durability: Durability = "disk", *, identity: bytes = b"", shard: int = 0, map_bytes: int = MAP_BYTES
+        self,
+        directory: Path,
+        durability: Durability = "disk",
+        *,
+        identity: bytes | None = b"",
+        shard: int | None = 0,
+        map_bytes: int = MAP_BYTES,
     ) -> None:
         self.directory = directory
         self.durability = durability
         self._tables: dict[int, Any] = {}
-        self._what = f"messages of shard {shard}"
+        self._what = "messages" if shard is None else f"messages of shard {shard}"
         self._lock = threading.Lock()  # over the two that follow
         self._copies = 0
         self._closed = False
@@ -75,8 +84,11 @@ class LocalLog:
         try:
             self._env.reader_check()
             if not self._find_tables():
+                if identity is None or shard is None:
+                    raise ForeignStore(f"{directory} does not hold messages of this broker: it is empty")
                 self._make_tables(identity, shard)
             self._check_meta(identity, shard)
+            self._resident = ResidentPages(directory / FILES[0])
             self._highest: dict[int, bytes] = {table: self._highest_key(table) for table in _ASCENDING}
         except lmdb.Error as error:
             self._env.close()
@@ -116,7 +128,7 @@ class LocalLog:
         except lmdb.Error as error:
             raise commit_failure(error, self.directory, self._what, 0) from error
 
-    def _check_meta(self, identity: bytes, shard: int) -> None:
+    def _check_meta(self, identity: bytes | None, shard: int | None) -> None:
         with self._env.begin() as txn:
             found = [txn.get(name, b"", db=self._tables[Table.META]) for name in (b"format", b"engine", b"identity", b"shard")]
         version, engine, owner, number = found
@@ -132,9 +144,9 @@ class LocalLog:
                 f"the messages in {self.directory} were written by LMDB {engine.decode('ascii', 'replace')}, "
                 f"this is LMDB {_engine().decode()}: their files differ"
             )
-        if owner != identity:
+        if identity is not None and owner != identity:
             raise ForeignStore(f"the messages in {self.directory} belong to another node's queues: data folders were mixed up")
-        if number != _U32.pack(shard):
+        if shard is not None and number != _U32.pack(shard):
             raise ForeignStore(f"{self.directory} holds the messages of shard {_U32.unpack(number)[0]}, not of shard {shard}")
 
     def _highest_key(self, table: Table) -> bytes:
@@ -160,14 +172,18 @@ class LocalLog:
                     txn.put(key, value, db=tables[table])
         except lmdb.Error as error:
             raise commit_failure(error, self.directory, self._what, size) from error
+        finally:
+            # What is removed is touched too: at least a page and its neighbours each.
+            self._resident.touched(size + len(operations) * PAGES_AROUND_BYTES)
 
     def get(self, table: int, key: bytes) -> bytes | None:
         try:
             with self._env.begin() as txn:
                 value: bytes | None = txn.get(key, db=self._tables[table])
-                return value
         except lmdb.Error as error:
             raise StoreFailed(f"{self._what} in {self.directory} cannot be read: {error}") from error
+        self._resident.touched(PAGES_AROUND_BYTES if value is None else len(value) + PAGES_AROUND_BYTES)
+        return value
 
     def scan(self, table: int, first_key: bytes = b"") -> Iterator[tuple[bytes, bytes]]:
         """See `CommitLog`. A scan left half done keeps the file from reusing pages until it is dropped."""

@@ -71,8 +71,8 @@ cdef struct Pointers:
 
 
 cdef struct Building:
-    # A segment being encoded: its value so far, and its runs.
-    uint8_t* value
+    # A segment being encoded: its value so far (bytes that nobody else knows yet, or NULL), and its runs.
+    PyObject* value
     size_t size
     size_t target_at            # where the last message's next target goes
     size_t capacity
@@ -143,6 +143,10 @@ cdef class SegmentStore:
     cdef readonly uint64_t gathered_bytes   # of message data waiting for `take_batch`, settled ones left out
     cdef readonly uint64_t stored_bytes     # of all segment values
     cdef readonly uint64_t live_stored_bytes  # the part of them that counts as live
+    cdef size_t segment_bytes               # the bounds; the tests make them small
+    cdef size_t small_bytes
+    cdef size_t small_count_max
+    cdef uint64_t waste_bytes_max
     cdef size_t small_count                 # segments so small that many of them are worth merging
     cdef Entry* entries
     cdef size_t entry_count
@@ -158,6 +162,7 @@ cdef class SegmentStore:
     cdef Pointers dead                      # nothing live in them
     cdef Pointers candidates                # to be moved, the best first from `candidate_next` on
     cdef size_t candidate_next
+    cdef readonly uint64_t moved_segments   # since the start: what compaction has done
     cdef uint64_t next_sweep_bytes          # no new candidates are looked for before this much is wasted
     cdef size_t next_sweep_small            # ... or this many are small
     cdef bint compacting                    # False from a failed commit to the next good one

@@ -15,9 +15,9 @@ When more of the stored bytes are waste than live, `take_batch` also writes the 
 positions, and drops those segments in the same commit; so too with many tiny segments. Until the commit is done, the old ones stand.
 """
 
-from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport _PyBytes_Resize, PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF
+from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcpy, memmove, memset
@@ -227,9 +227,9 @@ cdef int segment_order(const void* left, const void* right) noexcept nogil:
     return (first > second) - (first < second)
 
 
-cdef bint is_worth_moving(const Segment* segment, bint sparse, bint small) noexcept nogil:
+cdef bint is_worth_moving(const Segment* segment, bint sparse, size_t small_bytes) noexcept nogil:
     """A message alone in its segment is either wholly live or gone, so there is nothing to gain but by merging."""
-    if small and segment.value_size < SMALL_BYTES:
+    if segment.value_size < small_bytes:
         return True
     return sparse and segment.message_count > 1 and 2 * <uint64_t>segment.unit * segment.live < segment.value_size
 
@@ -398,8 +398,12 @@ cdef class SegmentStore:
         self.next_segment_no = 1
         self.building.stamp = 1
         self.compacting = True
-        self.next_sweep_bytes = WASTE_BYTES_MAX
-        self.next_sweep_small = SMALL_COUNT_MAX
+        self.segment_bytes = SEGMENT_BYTES
+        self.small_bytes = SMALL_BYTES
+        self.small_count_max = SMALL_COUNT_MAX
+        self.waste_bytes_max = WASTE_BYTES_MAX
+        self.next_sweep_bytes = self.waste_bytes_max
+        self.next_sweep_small = self.small_count_max
 
     def __dealloc__(self):
         cdef size_t index
@@ -412,7 +416,7 @@ cdef class SegmentStore:
         free(self.entries)
         free(self.groups)
         free(self.moves)
-        free(self.building.value)
+        Py_XDECREF(self.building.value)
         free(self.building.runs)
 
     def close(self):
@@ -784,7 +788,7 @@ cdef class SegmentStore:
     cdef bint _build_is_full(self, uint32_t size, uint32_t targets) noexcept:
         """Whether a message with so many bytes and targets belongs into the next segment."""
         return self.building.message_count != 0 and (
-            self.building.size + MESSAGE_HEAD_SIZE + <size_t>targets * TARGET_SIZE + size > SEGMENT_BYTES
+            self.building.size + MESSAGE_HEAD_SIZE + <size_t>targets * TARGET_SIZE + size > self.segment_bytes
             or self.building.run_count + targets > RUNS_MAX)
 
     cdef int _build_message(self, const uint8_t* data, uint32_t size, uint32_t body_size, uint32_t targets) except -1:
@@ -797,11 +801,15 @@ cdef class SegmentStore:
         cdef uint16_t count = <uint16_t>targets
         assert 0 < targets <= TARGETS_MAX
         if needed > building.capacity:
-            capacity = max(needed, <size_t>SEGMENT_BYTES)
-            at = <uint8_t*>realloc(building.value, capacity)
-            if at == NULL:
-                raise MemoryError
-            building.value = at
+            capacity = max(needed, self.segment_bytes)
+            if building.value == NULL:
+                value = PyBytes_FromStringAndSize(NULL, capacity)
+                Py_INCREF(value)
+                building.value = <PyObject*>value
+                value = None
+            else:
+                building.capacity = 0
+                _PyBytes_Resize(&building.value, capacity)
             building.capacity = capacity
         if building.run_count + targets > building.run_capacity:
             capacity = max(2 * <size_t>building.run_capacity, <size_t>(building.run_count + targets))
@@ -810,11 +818,11 @@ cdef class SegmentStore:
                 raise MemoryError
             building.runs = runs
             building.run_capacity = <uint32_t>capacity
-        at = building.value + building.size
+        at = <uint8_t*>PyBytes_AS_STRING(<object>building.value) + building.size
         memcpy(at, &size, 4)
         memcpy(at + 4, &body_size, 4)
         memcpy(at + 8, &count, 2)
-        memcpy(building.value + needed - size, data, size)
+        memcpy(at + needed - building.size - size, data, size)
         building.target_at = building.size + MESSAGE_HEAD_SIZE
         building.size = needed
         building.message_count += 1
@@ -824,7 +832,7 @@ cdef class SegmentStore:
         """One target of the message just appended. source: the index of the queue's run that it is moved from; -1 if it is new."""
         cdef Building* building = &self.building
         cdef Run* run
-        cdef uint8_t* at = building.value + building.target_at
+        cdef uint8_t* at = <uint8_t*>PyBytes_AS_STRING(<object>building.value) + building.target_at
         cdef uint16_t number
         cdef uint32_t offset
         # A run must not close over another run of the queue that lies elsewhere.
@@ -877,15 +885,17 @@ cdef class SegmentStore:
             run.segment = segment
             run.settled = words
             words += words_for(run.span)
-        memset(&cursor, 0, sizeof(Cursor))
-        cursor.at = building.value
-        cursor.end = building.value + building.size
-        while next_message(&cursor):
-            for index in range(cursor.target_count):
-                target = target_at(&cursor, index)
-                clear_bit(segment.runs[target.run].settled, target.offset)
         try:
-            value = PyBytes_FromStringAndSize(<char*>building.value, building.size)
+            building.capacity = 0
+            _PyBytes_Resize(&building.value, building.size)
+            value = <object>building.value
+            Py_DECREF(value)
+            building.value = NULL
+            cursor = cursor_over(value)
+            while next_message(&cursor):
+                for index in range(cursor.target_count):
+                    target = target_at(&cursor, index)
+                    clear_bit(segment.runs[target.run].settled, target.offset)
             segment.chunk_count = <uint32_t>((building.size + CHUNK - 1) // CHUNK)
             if segment.chunk_count == 1:
                 batch.operations.append((SEGMENTS, pack_segment_key(segment.segment_no, 0), value))
@@ -903,10 +913,6 @@ cdef class SegmentStore:
         segment.value = <PyObject*>value
         segment.flags |= SEGMENT_FLYING
         self.next_segment_no += 1
-        if building.capacity > 4 * SEGMENT_BYTES:  # one large message does not keep its room
-            free(building.value)
-            building.value = NULL
-            building.capacity = 0
         building.size = 0
         building.run_count = 0
         building.message_count = 0
@@ -958,7 +964,7 @@ cdef class SegmentStore:
         pointers_push(&self.segments, segment)
         self.stored_bytes += segment.value_size
         self.live_stored_bytes += <uint64_t>segment.unit * segment.live
-        self.small_count += segment.value_size < SMALL_BYTES
+        self.small_count += segment.value_size < self.small_bytes
         return 0
 
     cdef void _remove_segment(self, Segment* segment) noexcept:
@@ -969,7 +975,7 @@ cdef class SegmentStore:
         self.segments.count -= 1
         self.stored_bytes -= segment.value_size
         self.live_stored_bytes -= <uint64_t>segment.unit * segment.live
-        self.small_count -= segment.value_size < SMALL_BYTES
+        self.small_count -= segment.value_size < self.small_bytes
         if segment.flags & SEGMENT_CANDIDATE:
             self.candidates.items[segment.candidate] = NULL
         segment_free(segment)
@@ -1054,8 +1060,8 @@ cdef class SegmentStore:
             raise RuntimeError("a batch is under way")
         batch = Batch()
         self._encode_gathered(batch)
-        self.next_sweep_bytes = min(self.next_sweep_bytes, max(<uint64_t>WASTE_BYTES_MAX, self._waste() + WASTE_BYTES_MAX // 4))
-        self.next_sweep_small = min(self.next_sweep_small, max(<size_t>SMALL_COUNT_MAX, self.small_count + SMALL_COUNT_MAX // 4))
+        self.next_sweep_bytes = min(self.next_sweep_bytes, max(self.waste_bytes_max, self._waste() + self.waste_bytes_max // 4))
+        self.next_sweep_small = min(self.next_sweep_small, max(self.small_count_max, self.small_count + self.small_count_max // 4))
         if self._compaction_due():
             self._move_sparse(batch)
         pointers_reserve(&batch.rewritten, self.dirty.count)
@@ -1177,7 +1183,7 @@ cdef class SegmentStore:
         if not self.compacting:
             return False
         if self.candidate_next < self.candidates.count:
-            return self._waste() > WASTE_BYTES_MAX or self.small_count > SMALL_COUNT_MAX
+            return self._waste() > self.waste_bytes_max or self.small_count > self.small_count_max
         return self._waste() > self.next_sweep_bytes or self.small_count > self.next_sweep_small
 
     cdef int _find_candidates(self) except -1:
@@ -1191,7 +1197,7 @@ cdef class SegmentStore:
         pointers_reserve(&self.candidates, self.segments.count)
         for index in range(self.segments.count):
             segment = self.segments.items[index]
-            if segment.live and not segment.flags & SEGMENT_FLYING and is_worth_moving(segment, sparse, small):
+            if segment.live and not segment.flags & SEGMENT_FLYING and is_worth_moving(segment, sparse, self.small_bytes if small else 0):
                 pointers_push(&self.candidates, segment)
         qsort(self.candidates.items, self.candidates.count, sizeof(Segment*), segment_order)
         for index in range(self.candidates.count):
@@ -1223,8 +1229,8 @@ cdef class SegmentStore:
             self._finish_copy(batch)
         if self.candidate_next == self.candidates.count:
             # What could not be gained now is not looked for again until there is more to gain.
-            self.next_sweep_bytes = self._waste() + WASTE_BYTES_MAX // 4
-            self.next_sweep_small = self.small_count + SMALL_COUNT_MAX // 4
+            self.next_sweep_bytes = self._waste() + self.waste_bytes_max // 4
+            self.next_sweep_small = self.small_count + self.small_count_max // 4
         return 0
 
     cdef int _move_segment(self, Batch batch, Segment* segment) except -1:
@@ -1299,6 +1305,7 @@ cdef class SegmentStore:
                 if run != NULL and not bit_is_set(run.settled, move.first - run.first):
                     self._settle_in_run(run, move.first, move.body_size)
         self.move_count = 0
+        self.moved_segments += batch.moved.count
         for index in range(batch.copies.count):
             drop_value(batch.copies.items[index])
         for index in range(batch.moved.count):
@@ -1450,7 +1457,8 @@ cdef class SegmentStore:
         """Counts and bytes as of now, for people and metrics.
 
         messages, message_bytes: live ones and their body sizes; stored_bytes, live_stored_bytes: of segment values, and about how much of
-        them is live; gathered_bytes: waits for the next batch; file_bytes, used_bytes, free_bytes: the log's `Sizes`.
+        them is live; moved_segments: rewritten by compaction since the start; gathered_bytes: waits for the next batch; file_bytes,
+        used_bytes, free_bytes: the log's `Sizes`.
         """
         cdef QueueIndex queue
         cdef uint64_t messages = 0
@@ -1467,6 +1475,7 @@ cdef class SegmentStore:
             "message_bytes": message_bytes,
             "stored_bytes": self.stored_bytes,
             "live_stored_bytes": self.live_stored_bytes,
+            "moved_segments": self.moved_segments,
             "gathered_bytes": self.gathered_bytes,
             "file_bytes": file_bytes,
             "used_bytes": used_bytes,

@@ -1,11 +1,20 @@
 from collections.abc import Callable
 
+from leveret.storage.commit_log import CommitLog
 from leveret.storage.segment_store import QueueIndex, SegmentStore
 
 class RecordingStore(SegmentStore):
     blocks_held: int
     let_go_calls: int
     keep_calls: int
+    def __init__(
+        self,
+        log: CommitLog,
+        segment_bytes: int | None = None,
+        small_bytes: int | None = None,
+        small_count_max: int | None = None,
+        waste_bytes_max: int | None = None,
+    ) -> None: ...
     def put(self, data: bytes, targets: list[tuple[QueueIndex, int, int]], body_size: int | None = None) -> None: ...
     def put_unowned(self, data: bytes, queue: QueueIndex, position: int) -> None: ...
     def settle_one(self, queue: QueueIndex, position: int, body_size: int) -> bool: ...

@@ -39,6 +39,17 @@ cdef class RecordingStore(SegmentStore):
     cdef public long let_go_calls
     cdef public long keep_calls
 
+    def __init__(self, log, segment_bytes=None, small_bytes=None, small_count_max=None, waste_bytes_max=None):
+        super().__init__(log)
+        if segment_bytes is not None:
+            self.segment_bytes = segment_bytes
+        if small_bytes is not None:
+            self.small_bytes = small_bytes
+        if small_count_max is not None:
+            self.small_count_max = self.next_sweep_small = small_count_max
+        if waste_bytes_max is not None:
+            self.waste_bytes_max = self.next_sweep_bytes = waste_bytes_max
+
     cdef void keep(self, void* owner) noexcept:
         (<Block*>owner).references += 1
         self.keep_calls += 1
