@@ -61,6 +61,7 @@ cdef class Queue:
     cdef Ring purged                    # no longer ours, memory not yet given back
     cdef uint64_t next_position
     cdef readonly Journal journal       # None: everything stays in memory
+    cdef readonly bint stores           # persistent messages go into it; else it only serves paging
     cdef readonly size_t paged_count    # of the ready ones: not in memory
     cdef readonly uint64_t paged_bytes
     cdef uint64_t tail_bytes

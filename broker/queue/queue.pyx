@@ -115,7 +115,7 @@ cdef class Queue:
         cdef Consumer consumer
         cdef Entry entry
         cdef Ring* back
-        cdef bint stored = self.journal is not None and self.durable and message.flags & MESSAGE_PERSISTENT
+        cdef bint stored = self.stores and message.flags & MESSAGE_PERSISTENT
         if self.ready_count == 0 and not self.handing:
             self.offered_bytes = message.body_size
             consumer = self.next_consumer()
@@ -279,10 +279,14 @@ cdef class Queue:
 
     # Paging.
 
-    def keep_journal(self, Journal journal not None) -> None:
-        """From now on the journal is told; the queue has none yet, and holds nothing that a journal should know."""
+    def keep_journal(self, Journal journal not None, bint stores) -> None:
+        """From now on the journal is told. The queue has none yet, and holds nothing that it should know.
+
+        stores: persistent messages are added to it; else it is asked for paging only.
+        """
         assert self.journal is None
         self.journal = journal
+        self.stores = stores
 
     def recover(self, size_t count, uint64_t size, uint64_t first, uint64_t last, uint64_t handed_through) -> None:
         """The journal holds `count` messages from before the process began, with bodies of `size` bytes, at positions from `first` to
@@ -495,6 +499,7 @@ cdef class Queue:
         cdef Consumer consumer
         cdef size_t index
         self.journal = None
+        self.stores = False
         self.paged_count = 0
         consumers = self.consumers
         for consumer in list(self.attached):

@@ -90,11 +90,11 @@ class Shards:
     def keep(self, queue: ShardQueue, entry: QueueEntry) -> None:
         """Give a new queue its journal, and the messages that were kept for it. An exclusive queue does not outlive its connection."""
         if not entry.durable or entry.exclusive:
-            queue.keep_journal(QueueJournal(queue, self._committer, None, None))
+            queue.keep_journal(QueueJournal(queue, self._committer, None, None), False)
             return
         store = self.stores[entry.shard]
         index = self._recovered.pop(entry.id)[1] if entry.id in self._recovered else store.open_queue(entry.id)
-        queue.keep_journal(QueueJournal(queue, self._committer, store, index))
+        queue.keep_journal(QueueJournal(queue, self._committer, store, index), True)
         queue.recover(index.live, index.live_bytes, index.first_position, index.last_position, max(index.delivered, index.lease))
 
     def set_aside(self) -> list[str]:
