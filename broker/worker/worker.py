@@ -537,13 +537,23 @@ class Worker:
             "channels": [channel.statistics() for channel in channels],
             "consumers": [about_consumer(queue, consumer) for queue in self.state.queues.values() for consumer in queue.consumers],
             "queues": [
-                {"id": queue.id, "name": queue.name, "vhost": queue.vhost} | queue.statistics() for queue in self.state.queues.values()
+                {"id": queue.id, "name": queue.name, "vhost": queue.vhost} | queue.statistics() | about_store(queue)
+                for queue in self.state.queues.values()
             ],
             "totals": self.state.totals(),
             "store": self.state.committer.statistics(),
             "set_aside": self.shards.set_aside(),
             "links": [self.state.router.statistics()] + [other.statistics() for other in self.state.workers if other is not None],
         }
+
+
+def about_store(queue: ShardQueue) -> dict[str, Any]:
+    """What the queue's shard keeps of it, under the HTTP API's names."""
+    index = queue.journal.index if isinstance(queue.journal, QueueJournal) else None
+    return {
+        "messages_persistent": index.live if index is not None else 0,
+        "message_bytes_persistent": index.live_bytes if index is not None else 0,
+    }
 
 
 def about_consumer(queue: ShardQueue, consumer: Any) -> dict[str, Any]:

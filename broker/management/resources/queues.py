@@ -20,6 +20,8 @@ from starlette.responses import Response
 
 routes = APIRouter(tags=["queues"])
 BYTES = ("message_bytes", "message_bytes_ready", "message_bytes_unacknowledged")
+# Where they are: on disk for good; not in memory.
+PLACES = ("messages_persistent", "message_bytes_persistent", "messages_paged_out", "message_bytes_paged_out")
 
 
 def queue_object(survey: Survey, queue: Answer) -> dict[str, Any]:
@@ -48,10 +50,10 @@ def queue_object(survey: Survey, queue: Answer) -> dict[str, Any]:
     rates = survey.rates("queue", int(queue["id"]), gauges | counters)
     shown |= detailed(gauges, rates, gauges=True)
     shown |= {name: int(statistics.get(name, 0)) for name in BYTES}
+    shown |= {name: int(statistics.get(name, 0)) for name in PLACES}
     shown |= {
-        # All messages are in memory; there is no other place yet.
-        "messages_ram": gauges["messages"],
-        "message_bytes_ram": shown["message_bytes"],
+        "messages_ram": gauges["messages"] - shown["messages_paged_out"],
+        "message_bytes_ram": shown["message_bytes"] - shown["message_bytes_paged_out"],
         "consumers": int(statistics.get("consumers", 0)),
         "message_stats": detailed(counters, rates),
     }
