@@ -34,10 +34,15 @@ class Consumer:
         self.rough = rough
         self.idle = threading.Event()  # the queue was empty at the last question, and nothing has come since
         self._held: list[tuple[int, MessageId]] = []  # delivery tags not yet settled, in order
+        self.ready = 0  # at the last question
+        self._doing = ""
         self._session = 0
         self._since_sync = 0
         self._leaving = threading.Event()
         self._thread = threading.Thread(target=self._run, name=f"consumer of {queue}", daemon=True)
+
+    def __str__(self) -> str:
+        return f"{self.queue} ({self.ready} ready, {len(self._held)} held, session {self._session}, {self._doing})"
 
     def start(self) -> None:
         """Begin; returns at once."""
@@ -68,6 +73,7 @@ class Consumer:
                 return
 
     def _consume(self) -> None:
+        self._doing = "connecting"
         connection = self.broker.connect(client_properties={"connection_name": f"consumer of {self.queue}"})
         self._held.clear()
         self._since_sync = 0
@@ -76,15 +82,18 @@ class Consumer:
         channel.basic_qos(prefetch_count=self.prefetch)
         cancelled: list[str] = []
         channel.add_on_cancel_callback(lambda frame: cancelled.append(frame.method.consumer_tag))
+        self._doing = "subscribing"
         tag = channel.basic_consume(self.queue, self._on_delivery)
         while not self._leaving.is_set():
             before = self._since_sync
+            self._doing = "waiting"
             connection.process_data_events(time_limit=IDLE_S)
             idle = self._since_sync == before
             self._settle(channel, everything=idle)
             if (idle and not self.idle.is_set()) or self._since_sync >= SYNC_AFTER:
-                ready = self._sync(channel)
-                if idle and not ready and not self._held and not self._since_sync:
+                self._doing = "asking"
+                self.ready = self._sync(channel)
+                if idle and not self.ready and not self._held and not self._since_sync:
                     self.idle.set()
             if cancelled:
                 self.ledger.write(Ended(now_s(), self._session, f"consumer of {self.queue}: cancelled by the broker"))

@@ -20,7 +20,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import httpx
-import psutil
 
 from tests.crash.checker import check
 from tests.crash.environments import verify_environments
@@ -140,6 +139,29 @@ class Laboratory:
                     os.kill(pid, signal.SIGKILL)
             eventually(lambda: self._are_back(victims), within_s=BACK_WITHIN_S, what=f"{', '.join(victims)} back")
 
+    @contextlib.contextmanager
+    def paused(self, name: str) -> Iterator[None]:
+        """SIGSTOP this process for as long as the context lasts. No connection may end, and nothing may be lost."""
+        pid = self.node.processes()[name]
+        with self._under_harm(f"a pause of {name}", dirty=False):
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                yield
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    def pause_and_kill(self, name: str, within_s: float) -> None:
+        """SIGSTOP this process, let others go on for `within_s` seconds, and SIGKILL it."""
+        assert self.load is not None
+        pid = self.node.processes()[name]
+        ledger = self.load.ledger
+        with self._under_harm(f"a pause and death of {name}", dirty=True):
+            os.kill(pid, signal.SIGSTOP)
+            with contextlib.suppress(AssertionError):  # whether anything is confirmed meanwhile is not the question
+                ledger.wait_for_confirms(1_000_000, within_s)
+            os.kill(pid, signal.SIGKILL)
+            eventually(lambda: self._are_back({name: pid}), within_s=BACK_WITHIN_S, what=f"{name} back")
+
     def restart(self) -> None:
         """Stop the node as systemd would, verify its environments, and start it again."""
         assert self.load is not None
@@ -154,16 +176,7 @@ class Laboratory:
     def _kill_node(self, *, whole: bool) -> None:
         """Kill the supervisor, with everything or alone; what it leaves is verified, and started again."""
         with self._under_harm("everything" if whole else "supervisor", dirty=True):
-            if whole:
-                self.node.kill()
-            else:
-                assert self.node.process is not None
-                family = psutil.Process(self.node.process.pid).children(recursive=True)
-                self.node.process.kill()
-                self.node.process.wait()
-                self.node.process = None
-                _, alive = psutil.wait_procs(family, timeout=BACK_WITHIN_S)
-                assert not alive, f"outlived the supervisor: {alive}"
+            self.node.kill(supervisor_alone=not whole)
             verify_environments(self.node.data_dir)
             self.node.start()
 

@@ -86,7 +86,9 @@ class Load:
         """Let the consumers empty their queues and end, and drain what they left; afterwards all queues are empty."""
 
         def all_idle() -> bool:
-            return all(consumer.idle.is_set() for consumer in self.consumers)
+            busy = [str(consumer) for consumer in self.consumers if not consumer.idle.is_set()]
+            assert not busy, f"still busy: {', '.join(busy)}"
+            return True
 
         eventually(all_idle, within_s=DRAIN_WITHIN_S, what="every queue is empty")
         for consumer in self.consumers:
