@@ -436,7 +436,8 @@ class Worker:
 
     async def _reattach(self, neighbour: Neighbour) -> None:
         """A worker has come back: our clients' consumers on its queues are attached anew. What they had unacked is lost with it."""
-        lost = [subscription for subscription in self.state.subscriptions.values() if subscription.owner is neighbour]
+        # Those without a handle have asked to be attached and wait for this very link.
+        lost = [each for each in self.state.subscriptions.values() if each.owner is neighbour and each.handle]
         for subscription in lost:
             channel = subscription.channel
             consuming = channel.consumers.get(subscription.tag) is subscription

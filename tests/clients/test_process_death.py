@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import threading
 
 import httpx
 import pika
@@ -129,6 +130,48 @@ def test_a_consumer_whose_queues_worker_dies_goes_on_or_is_told(node: Node) -> N
     wait_back(node, "worker-1", pid)
     assert channel.queue_declare("there", passive=True).method.consumer_count == 1
     away.close()
+
+
+def test_who_subscribes_while_the_queues_worker_is_down_is_served_when_it_is_back(node: Node) -> None:
+    with connect_on(node, 1) as home:
+        home.channel().queue_declare("there", durable=True)
+    away, beside = connect_on(node, 0), connect_on(node, 0)
+    channel, publishing = away.channel(), beside.channel()
+    publishing.confirm_delivery()
+    assert node.process is not None
+    supervisor, pid = node.process.pid, node.workers()[1]
+    os.kill(supervisor, signal.SIGSTOP)  # the worker stays down for as long as we like
+    try:
+        os.kill(pid, signal.SIGKILL)
+
+        def is_missed() -> bool:
+            try:
+                publishing.basic_publish("", "there", b"x", mandatory=True)
+            except NackError:
+                return True
+            return False
+
+        assert eventually(is_missed, what="worker 0 knows that worker 1 is down")
+        started = threading.Event()
+        inbox: list[Inbox] = []
+
+        def subscribe() -> None:
+            started.set()
+            inbox.append(Inbox(channel, "there", auto_ack=True))
+
+        thread = threading.Thread(target=subscribe, daemon=True)
+        thread.start()
+        assert started.wait(5)
+        for _ in range(50):  # by then the worker has long read the consume
+            publishing.queue_declare("", exclusive=True)
+    finally:
+        os.kill(supervisor, signal.SIGCONT)
+    wait_back(node, "worker-1", pid)
+    thread.join(20)
+    publish_until_confirmed(publishing, "", "there", b"at last")
+    assert inbox[0].bodies(1) == [b"at last"]
+    away.close()
+    beside.close()
 
 
 def test_a_worker_may_die_again_and_again(node: Node) -> None:

@@ -25,8 +25,9 @@ STRAIGHT = ("lab.a", "lab.b", "lab.c")  # through the default exchange
 ROUGH = "lab.rough"  # whose consumers requeue
 TRANSACTED = "lab.tx"
 FANNED = ("lab.fan-a", "lab.fan-b", "lab.fan-c")
+LATE = ("lab.late-a", "lab.late-b")  # consumed at the end only: what many a start has to bring back
 FIRST, LAST = "lab.topic-first", "lab.topic-last"  # bound to first.# and #.last
-QUEUES = (*STRAIGHT, ROUGH, TRANSACTED, *FANNED, FIRST, LAST)
+QUEUES = (*STRAIGHT, ROUGH, *LATE, TRANSACTED, *FANNED, FIRST, LAST)
 
 DRAIN_WITHIN_S = 60.0
 PERF_QUEUE = "lab.perf"
@@ -39,7 +40,7 @@ class Load:
         self.node = node
         self.ledger = Ledger()
         self._perf: subprocess.Popen[bytes] | None = None
-        straight = [Route("", queue, (queue,)) for queue in (*STRAIGHT, ROUGH)]
+        straight = [Route("", queue, (queue,)) for queue in (*STRAIGHT, ROUGH, *LATE)]
         topic = [Route(TOPIC, "first.x", (FIRST,)), Route(TOPIC, "x.last", (LAST,)), Route(TOPIC, "first.last", (FIRST, LAST))]
 
         def publisher(name: str, routes: list[Route], window: int) -> Publisher:
@@ -74,8 +75,11 @@ class Load:
 
     def start(self) -> None:
         """Let all clients begin."""
-        for client in (*self.consumers, *self.publishers):
-            client.start()
+        for consumer in self.consumers:
+            if consumer.queue not in LATE:
+                consumer.start()
+        for publisher in self.publishers:
+            publisher.start()
 
     def finish_publishing(self) -> None:
         """Let the publishers end; afterwards nothing is unanswered."""
@@ -83,7 +87,10 @@ class Load:
             publisher.finish()
 
     def finish_consuming(self) -> None:
-        """Let the consumers empty their queues and end, and drain what they left; afterwards all queues are empty."""
+        """Let all consumers empty their queues and end, and drain what they left; afterwards all queues are empty."""
+        for consumer in self.consumers:
+            if consumer.queue in LATE:
+                consumer.start()
 
         def all_idle() -> bool:
             busy = [str(consumer) for consumer in self.consumers if not consumer.idle.is_set()]
