@@ -33,6 +33,7 @@ EPOCH_ROUNDS = 25
 STOP_EVERY = 5  # rounds
 FLOW = (20, 400)  # confirms before and after the harm
 BACK_WITHIN_S = 30.0
+OUR_DOING = ("ended unexpectedly: signal SIGKILL", "the supervisor is gone; ending")
 FINDINGS_SHOWN = 3  # of each rule
 
 
@@ -216,8 +217,8 @@ class Laboratory:
         self.load.ledger.write(HarmEnded(now_s(), what))
 
     def bugs(self) -> list[str]:
-        """Lines of the node's log that tell of a bug."""
-        return complaints(self.node)
+        """Lines of the node's log that tell of a bug; that a process ended, or its supervisor, was ours to do."""
+        return [complaint for complaint in complaints(self.node) if not any(sign in complaint.split("\n")[0] for sign in OUR_DOING)]
 
 
 def steady_port() -> int:
