@@ -5,6 +5,7 @@ It never knows what is stored. An environment is opened after exec by the one pr
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import logging
 import os
@@ -56,7 +57,7 @@ def open_environment(
     there cannot be used, `StoreFailed` if nothing can be made there.
     """
     try:
-        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = _make_directory(directory)
     except OSError as error:
         raise StoreFailed(f"the directory of {what}, {directory}, cannot be made: {error.strerror}") from error
     remote = _remote_file_system(directory)
@@ -86,9 +87,26 @@ def open_environment(
         except lmdb.Error as error:
             raise StoreFailed(f"{what} in {directory} cannot be opened: {error}") from error
         else:
+            if sync:
+                _keep_names(directory, made)
             if map_bytes < wanted:
                 log.warning("%s in %s may grow to %d MiB only: the system gives no more address space", what, directory, map_bytes >> 20)
             return environment
+
+
+def _make_directory(directory: Path) -> list[Path]:
+    """Make it and what is missing above it (mode 0700); those that were made."""
+    missing = [path for path in (directory, *directory.parents) if not path.exists()]
+    for path in reversed(missing):
+        path.mkdir(mode=0o700, exist_ok=True)
+    return missing
+
+
+def _keep_names(directory: Path, made: list[Path]) -> None:
+    """A synced file is lost all the same when the power fails before its name, or that of a directory above it, is on the disk."""
+    for path in (directory, *(folder.parent for folder in made)):
+        with contextlib.suppress(OSError):  # a file system that cannot sync a directory keeps its names in another way
+            synchronise(path)
 
 
 def _remote_file_system(directory: Path) -> str | None:
@@ -131,7 +149,7 @@ def copy_environment(environment: lmdb.Environment, directory: Path, what: str) 
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         environment.copy(str(directory), compact=True)
         for path in (directory / DATA_NAME, directory, directory.parent):
-            sync(path)
+            synchronise(path)
     except lmdb.DiskError as error:
         raise DiskFull(f"no room for a copy of {what} in {directory}") from error
     except lmdb.Error as error:
@@ -142,7 +160,7 @@ def copy_environment(environment: lmdb.Environment, directory: Path, what: str) 
         raise StoreFailed(f"{what} cannot be copied to {directory}: {error.strerror}") from error
 
 
-def sync(path: Path) -> None:
+def synchronise(path: Path) -> None:
     """Have the disk take what was written to a file, or what was made, renamed and removed in a directory. Raises `OSError`."""
     descriptor = os.open(path, os.O_RDONLY)
     try:

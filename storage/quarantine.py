@@ -15,7 +15,7 @@ import time
 from pathlib import Path
 from typing import Final
 
-from leveret.storage.environment import StoreFailed, sync
+from leveret.storage.environment import StoreFailed, synchronise
 
 _ASIDE: Final = re.compile(r"\d+\.corrupt-\d{8}T\d{6}Z(-\d+)?", re.ASCII)
 _NAMES_MAX: Final = 1000
@@ -31,7 +31,7 @@ def set_aside(directory: Path, at_s: float | None = None) -> Path:
     try:
         aside = _free_name(directory, f"{directory.name}.corrupt-{stamp}")
         directory.rename(aside)
-        sync(directory.parent)
+        synchronise(directory.parent)
     except OSError as error:
         raise StoreFailed(f"{directory} cannot be used, and not be set aside either: {error.strerror}") from error
     return aside
