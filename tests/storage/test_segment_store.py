@@ -303,6 +303,19 @@ def test_a_failed_batch_loses_its_messages_and_keeps_its_settlements(log: Memory
     assert (queue.stored_through, positions(store, queue)) == (7, [3, 4, 7])
 
 
+def test_a_queue_forgotten_in_a_failed_batch_is_forgotten_with_the_next(store: RecordingStore, log: MemoryLog) -> None:
+    queue = store.open_queue(1)
+    fill(store, queue, 1, 1)
+    store.mark_queue(queue, 1, 1)
+    commit(store)
+    store.forget_queue(queue)
+    store.batch_failed(store.take_batch())
+    assert store.busy()
+    commit(store)
+    assert RecordingStore(log).load() == {}
+    assert log.sizes().used_bytes == 0
+
+
 def test_on_a_full_disk_nothing_is_moved_until_a_commit_succeeds() -> None:
     faulty = FaultyLog(MemoryLog(), 0, DiskFull("no room"))
     store = RecordingStore(faulty, waste_bytes_max=1 << 16)
@@ -501,7 +514,10 @@ def test_what_is_settled_while_its_segment_moves_stays_settled(log: MemoryLog, g
         store.batch_done(batch)
     else:
         store.batch_failed(batch)
-    assert positions(store, queue) == expected
+        assert store.statistics()["moved_segments"] == 0
+        commit(store)  # moves nothing: the disk was full
+        assert recovered(log, 1) == [*expected, *range(4001, 4006)], "what was settled before and during the failed move is written"
+    assert [position for position in positions(store, queue) if position <= 4000] == expected
     assert queue.live == queue.live_bytes - 5 * 96 + 5 == len(expected) + 5
     commit_all(store)
     assert positions(store, queue) == [*expected, *range(4001, 4006)]
