@@ -2,7 +2,7 @@
 
 It owns one directory, knows records (maps) under integer ids, and no more of them. The router opens it, loads everything at start, and from
 then on only commits; one thread makes all commits, since LMDB's writer lock belongs to a thread. It is opened after exec and never crosses
-a fork. Nobody else opens it: management and tools ask the router.
+a fork. Nobody else opens it while a node runs: management and tools ask the router. `read_definitions` looks into one that lies still.
 
 Layout, format version 2 (all numbers big-endian, so that keys sort by number):
 
@@ -36,7 +36,7 @@ import os
 import struct
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import lmdb
 import msgpack
@@ -173,19 +173,7 @@ class Definitions:
 
     def load(self) -> tuple[dict[int, dict[str, Any]], int]:
         """Every record, and the next id. Raises `ForeignStore` at the first that cannot be read."""
-        records: dict[int, dict[str, Any]] = {}
-        try:
-            with self._env.begin() as txn:
-                for key, value in txn.cursor(self._records):
-                    (record_id,) = _U64.unpack(key)
-                    record = msgpack.unpackb(value, unicode_errors="surrogateescape")
-                    if not isinstance(record, dict):
-                        raise ValueError("it is no map")
-                    records[record_id] = record
-                (next_id,) = _U64.unpack(txn.get(b"next_id", b"", db=self._meta))
-        except (lmdb.Error, msgpack.UnpackException, ValueError, struct.error) as error:
-            raise ForeignStore(f"the definitions in {self.directory} are damaged after {len(records)} good records: {error}") from error
-        return records, int(next_id)
+        return _load(self._env, self._meta, self._records, self.directory)
 
     def commit(self, changes: Mapping[int, Mapping[str, Any] | None], next_id: int) -> None:
         """Write (a map) and remove (None) records, all or nothing, and wait until they are safe. Always from the same thread."""
@@ -220,3 +208,54 @@ class Definitions:
     def close(self) -> None:
         """Close the environment; nothing is pending."""
         self._env.close()
+
+
+class StoredDefinitions(NamedTuple):
+    """What an environment holds, as `Definitions` and whoever made the records know it. identity: "" in format 1, which has none."""
+
+    format_version: int
+    records_version: int
+    identity: str
+    records: dict[int, dict[str, Any]]
+    next_id: int
+
+
+def read_definitions(directory: Path) -> StoredDefinitions:
+    """What is in an environment that nobody has open, of any version up to ours; nothing is changed. Raises `ForeignStore`."""
+    try:
+        environment = lmdb.open(str(directory), readonly=True, lock=False, max_dbs=2)
+    except lmdb.Error as error:
+        raise ForeignStore(f"{directory} does not hold definitions of this broker: {error}") from error
+    try:
+        meta, records = environment.open_db(b"meta", create=False), environment.open_db(b"records", create=False)
+        with environment.begin() as txn:
+            versions = [txn.get(key, b"", db=meta) for key in (b"format", b"records")]
+            identity = txn.get(b"identity", b"", db=meta)
+        format_version, records_version = (int(_U32.unpack(version)[0]) for version in versions)
+        if not 1 <= format_version <= FORMAT_VERSION:
+            raise ForeignStore(f"the definitions in {directory} have format version {format_version}, this broker reads {FORMAT_VERSION}")
+        if len(identity) != (IDENTITY_BYTES if format_version > 1 else 0):
+            raise ForeignStore(f"the definitions in {directory} are damaged: their identity is not {IDENTITY_BYTES} bytes")
+        loaded, next_id = _load(environment, meta, records, directory)
+    except (lmdb.Error, struct.error) as error:
+        raise ForeignStore(f"{directory} does not hold definitions of this broker: {error}") from error
+    finally:
+        environment.close()
+    return StoredDefinitions(format_version, records_version, identity.hex(), loaded, next_id)
+
+
+def _load(environment: lmdb.Environment, meta: Any, records: Any, directory: Path) -> tuple[dict[int, dict[str, Any]], int]:
+    """Every record, and the next id. Raises `ForeignStore` at the first that cannot be read."""
+    loaded: dict[int, dict[str, Any]] = {}
+    try:
+        with environment.begin() as txn:
+            for key, value in txn.cursor(records):
+                (record_id,) = _U64.unpack(key)
+                record = msgpack.unpackb(value, unicode_errors="surrogateescape")
+                if not isinstance(record, dict):
+                    raise ValueError("it is no map")
+                loaded[record_id] = record
+            (next_id,) = _U64.unpack(txn.get(b"next_id", b"", db=meta))
+    except (lmdb.Error, msgpack.UnpackException, ValueError, struct.error) as error:
+        raise ForeignStore(f"the definitions in {directory} are damaged after {len(loaded)} good records: {error}") from error
+    return loaded, int(next_id)

@@ -90,6 +90,14 @@ def test_management_and_ctl_speak_only_commands() -> None:
     assert found == []
 
 
+def test_work_on_a_stopped_nodes_data_is_apart_from_its_processes() -> None:
+    processes = ("leveret.worker", "leveret.link", "leveret.management", "leveret.queue", "leveret.router.router", "leveret.router.ledger")
+    found = offences(ROOT / "broker" / "offline", (*processes, "leveret.ctl"))
+    for folder in ("worker", "router", "management", "supervisor", "queue", "link"):
+        found += offences(ROOT / "broker" / folder, ("leveret.offline",))
+    assert found == []
+
+
 def test_the_supervisor_touches_no_message() -> None:
     assert offences(ROOT / "broker" / "supervisor", ("leveret.queue", "leveret.worker", "leveret.router", "leveret.storage", "lmdb")) == []
 

@@ -115,6 +115,25 @@ def backup(
     return backup_node(_place(data_dir, config), _folder(directory), timeout_s=timeout)
 
 
+DataDirArgument = Annotated[str, typer.Argument(metavar="DATA_DIR", help="Data folder of a broker that does not run, or a backup.")]
+
+
+@app.command()
+def verify(data_dir: DataDirArgument) -> str:
+    """Check the data of a stopped broker, or a backup: every file by itself, and whether they belong together."""
+    from leveret.ctl.verify import verify_data
+
+    return verify_data(_folder(data_dir))
+
+
+@app.command()
+def compact(data_dir: DataDirArgument) -> str:
+    """Give the disk back what a stopped broker's files no longer use; needs room for a copy of the largest."""
+    from leveret.ctl.compact import compact_data
+
+    return compact_data(_folder(data_dir))
+
+
 @app.command()
 def version() -> str:
     """Print the version."""

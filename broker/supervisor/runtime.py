@@ -55,34 +55,18 @@ class DataDir:
         except OSError as error:
             raise Refusal(f"cannot write to the data folder {path}: {error.strerror}", NO_PERMISSION) from None
         try:
-            self._lock()
-        except BaseException:
+            holder = take_lock(self.lock_fd)
+        except OSError as error:
             os.close(self.lock_fd)
-            raise
+            raise Refusal(f"the data folder {path} cannot be locked: {error.strerror}; it must be on a local disk", CONFIG) from None
+        if holder is not None:
+            os.close(self.lock_fd)
+            raise Refusal(
+                f"the data folder {path} is in use by another broker (process {holder}); stop it, or choose another --data-dir", UNAVAILABLE
+            )
         os.ftruncate(self.lock_fd, 0)
         os.pwrite(self.lock_fd, f"{os.getpid()}\n".encode(), 0)
         (path / NODE_NAME).unlink(missing_ok=True)  # a killed predecessor's
-
-    def _lock(self) -> None:
-        give_up_at = time.monotonic() + _ORPHANS_WAIT_S
-        while True:
-            try:
-                fcntl.flock(self.lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                return
-            except BlockingIOError:
-                holder = os.pread(self.lock_fd, 32, 0).decode("ascii", "replace").strip()
-                # A live holder is another broker. A dead one's children are being killed; there is nothing to wait on but the lock itself.
-                if _is_alive(holder) or time.monotonic() >= give_up_at:
-                    raise Refusal(
-                        f"the data folder {self.path} is in use by another broker (process {holder or 'unknown'}); "
-                        "stop it, or choose another --data-dir",
-                        UNAVAILABLE,
-                    ) from None
-            except OSError as error:
-                raise Refusal(
-                    f"the data folder {self.path} cannot be locked: {error.strerror}; it must be on a local disk", CONFIG
-                ) from None
-            time.sleep(_ORPHANS_LOOK_S)
 
     def write_node(self, facts: Mapping[str, Any]) -> None:
         """Put `node.json` there, whole or not at all."""
@@ -98,6 +82,21 @@ class DataDir:
         """Take `node.json` away and let the folder go, once all children have ended too."""
         (self.path / NODE_NAME).unlink(missing_ok=True)
         os.close(self.lock_fd)
+
+
+def take_lock(lock_fd: int) -> str | None:
+    """Lock a data folder by its open lock file. None if that is done, else who holds it: a process id, or "unknown". Raises `OSError`."""
+    give_up_at = time.monotonic() + _ORPHANS_WAIT_S
+    while True:
+        try:
+            fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except BlockingIOError:
+            holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip()
+            # A live holder is another broker. A dead one's children are being killed; there is nothing to wait on but the lock itself.
+            if _is_alive(holder) or time.monotonic() >= give_up_at:
+                return holder or "unknown"
+        time.sleep(_ORPHANS_LOOK_S)
 
 
 def read_node(data_dir: Path) -> dict[str, Any] | None:

@@ -60,6 +60,14 @@ def test_a_queue_of_a_silent_worker_is_down_and_the_others_are_not(node: Simulat
     assert node.get("/api/overview")["processes_silent"] == ["worker-0"]
 
 
+def test_the_node_tells_of_shards_that_were_set_aside(node: SimulatedNode) -> None:
+    (shown,) = node.get("/api/nodes")
+    assert shown["shards_set_aside"] == ["/data/shards/1.corrupt-20261124T093000Z"]
+    node.answers["worker", 1, "statistics"] = None
+    (shown,) = node.get("/api/nodes")
+    assert shown["shards_set_aside"] == [], "who does not answer tells nothing"
+
+
 def test_a_silent_router_leaves_the_last_known_topology(node: SimulatedNode) -> None:
     node.answers["router", 0, "topology"] = node.answers["router", 0, "statistics"] = None
     assert node.get("/api/queues/%2F/orders")["messages"] == 32
