@@ -106,6 +106,21 @@ class Seconds:
 
 
 @dataclass(frozen=True, slots=True)
+class Share:
+    """A share from 0 to 1, or a per cent."""
+
+    allowed: str = 'a share from 0.0 to 1.0, such as 0.5 or "50%"'
+
+    def parse(self, value: object) -> float:
+        if isinstance(value, str):
+            text = value.strip()
+            value = float(text[:-1]) / 100 if text.endswith("%") else float(text)
+        if not isinstance(value, int | float) or isinstance(value, bool) or not 0 <= value <= 1:
+            raise ValueError(value)
+        return float(value)
+
+
+@dataclass(frozen=True, slots=True)
 class Watermark:
     """A share of the memory (0 to 1, a float with a point, or a per cent) or a size in bytes (above 1)."""
 
@@ -260,6 +275,11 @@ class Settings:
         "Memory of all processes together above which publishers are held back: a share of the machine's or container's memory, or a size. "
         "0 holds them back always.",
         0.6,
+    )
+    memory_paging_ratio: float = _option(
+        Share(),
+        "Share of the memory watermark that waiting messages may take before those far from their turn are moved to disk; 1 never does.",
+        0.5,
     )
     disk_free_limit_bytes: int = _option(
         Whole(0, 1 << 50, size=True), "Free space on the data folder's disk below which publishers are held back; 0 never does.", 50_000_000

@@ -31,9 +31,6 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-# Of the watermark: what all queues together keep in memory of messages that wait. The rest is for what is under way, and for the processes.
-QUEUES_SHARE = 0.4
-
 
 class Shards:
     """stores: by shard number, empty before `open`."""
@@ -45,7 +42,8 @@ class Shards:
         self._index = index
         self._recovered: dict[int, tuple[MessageStore, QueueIndex]] = {}  # by queue id: not given to a queue yet
         watermark = watermark_bytes(settings.memory_watermark, memory_total_bytes())
-        committer.memory_max = int(watermark * QUEUES_SHARE) // settings.workers
+        if settings.memory_paging_ratio < 1:
+            committer.memory_max = int(watermark * settings.memory_paging_ratio) // settings.workers
         committer.make_scratch = lambda: LocalLog(settings.data_dir / "scratch" / str(index), "scratch")
 
     def open(self, numbers: list[int], identity: str) -> None:

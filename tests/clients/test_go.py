@@ -67,6 +67,7 @@ def test_publishers_are_told_when_they_are_blocked(program: list[str], fresh_nod
     used = int(node.api("nodes")[0]["mem_used"])
     node.stop()
     node.config["memory_watermark"] = used + 48 * MIB
+    node.config["memory_paging_ratio"] = 1  # or the queue would go to disk, and the alarm never come
     feature_program.run(program, BLOCKED, node.start())
 
 

@@ -29,6 +29,7 @@ def node(fresh_node: MakeNode) -> Node:
     used = int(node.api("nodes")[0]["mem_used"])
     node.stop()
     node.config["memory_watermark"] = used + ROOM
+    node.config["memory_paging_ratio"] = 1  # or the queue would go to disk, and the alarm never come
     return node.start()
 
 
