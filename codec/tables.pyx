@@ -467,31 +467,6 @@ cdef int _write_decimal(Buffer* out, value) except -1:
     return buffer_u32(out, <uint32_t>(<int32_t>unscaled))
 
 
-cdef inline Py_ssize_t value_width(uint8_t tag, const uint8_t* at, const uint8_t* end) noexcept nogil:
-    """Bytes of a value after its tag, nested ones wholly; -1: malformed. At most what is left."""
-    cdef size_t left = <size_t>(end - at)
-    cdef size_t width
-    if tag == c"S" or tag == c"x" or tag == c"F" or tag == c"A":
-        if left < 4:
-            return -1
-        width = <size_t>4 + load_u32(at)
-    elif tag == c"I" or tag == c"i" or tag == c"f":
-        width = 4
-    elif tag == c"l" or tag == c"L" or tag == c"d" or tag == c"T":
-        width = 8
-    elif tag == c"t" or tag == c"b" or tag == c"B":
-        width = 1
-    elif tag == c"s" or tag == c"u":
-        width = 2
-    elif tag == c"D":
-        width = 5
-    elif tag == c"V":
-        width = 0
-    else:
-        return -1
-    return <Py_ssize_t>width if width <= left else -1
-
-
 cdef int check_table(const uint8_t* table, size_t size) noexcept nogil:
     """Whether the `size` bytes of a table's content (after its length) are a table that `decode_table` would take.
 

@@ -102,7 +102,7 @@ class Placement:
 
     def queue(self, **declare: Any) -> str:
         """A new queue on the queue's worker: durable, not exclusive, unless `declare` (pika's arguments) says otherwise."""
-        name = self.name("q")
+        name = declare.pop("name", None) or self.name("q")
         self.owner.queue_declare(name, **({"durable": True} | declare))
         self._queues.append(name)
         return name

@@ -3,6 +3,9 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from leveret.link.stream cimport Stream
 
 
+cdef uint64_t monotonic_ms() noexcept nogil
+
+
 cdef class Poller:
     cdef readonly object loop       # the asyncio loop it is attached to
     cdef int epoll_fd
@@ -16,7 +19,7 @@ cdef class Poller:
     cdef list endings               # Ending objects to be run at the end of the turn, before the flush
     cdef bint in_turn
     cdef bint end_called
-    cdef readonly uint64_t now_ms   # monotonic, read once per turn
+    cdef readonly uint64_t now_ms   # monotonic, read once per turn; `monotonic_ms` tells what it is now
 
     cdef int add(self, Stream stream) except -1
     cdef int change(self, Stream stream) except -1

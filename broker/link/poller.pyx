@@ -57,6 +57,7 @@ cdef enum:
 
 
 cdef uint64_t monotonic_ms() noexcept nogil:
+    """Milliseconds on a clock that never jumps."""
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000

@@ -14,6 +14,9 @@ cdef enum:
     MESSAGE_PERSISTENT = 1      # delivery-mode 2
     MESSAGE_MANDATORY = 2       # the publisher asked for a basic.return when nobody takes it
     MESSAGE_IMMEDIATE = 4
+    MESSAGE_EXPIRES = 8         # has the property expiration
+    MESSAGE_DIED = 16           # a dead letter: its x-death headers are the broker's own (`leveret.queue.deaths`)
+    MESSAGE_SHUNS_CYCLE = 32    # it died last without anybody's rejection: no queue in which it has died takes it again
 
 cdef struct Message:
     uint32_t references

@@ -23,6 +23,24 @@ cdef enum:
     SETTLE_REQUEUE = 1
     SETTLE_DISCARD = 2
     SETTLE_REDELIVER = 3        # settles nothing: the same consumer gets them once more
+    SETTLE_BURIED = 4           # within a worker only: dead letters that have arrived, or have nowhere to go
+
+# What `publish` answers; bits.
+cdef enum:
+    PUBLISH_STORED = 1          # the journal has it now
+    PUBLISH_REFUSED = 2         # the queue is full and takes no more (x-overflow)
+
+# What a queue looks after beside order; bits of `duties`.
+cdef enum:
+    KEEPS_TIME = 1              # a message of it may expire
+    KEEPS_LIMIT = 2             # x-max-length, x-max-length-bytes
+    WATCHES_USE = 4             # x-expires
+
+cdef enum:
+    EXPIRIES_MAX = 10000        # per call of `expire`
+    OVERFLOW_DROP_HEAD = 0      # the numbers of `leveret.queue.rules.OVERFLOWS`
+    OVERFLOW_REJECT_PUBLISH = 1
+    OVERFLOW_REJECT_PUBLISH_DLX = 2
 
 
 cdef class Queue:
@@ -54,6 +72,22 @@ cdef class Queue:
     cdef readonly uint64_t requeued
     cdef readonly uint64_t discarded
     cdef readonly uint64_t get_empty
+    cdef readonly uint64_t expired          # these four: dead, whether there is a dead letter exchange or not
+    cdef readonly uint64_t dropped          # from the front, for the limit
+    cdef readonly uint64_t refused          # for the limit, on their way in
+    cdef readonly uint64_t buried           # dead letters that are through
+
+    # Its rules, as numbers; UINT64_MAX: no such limit.
+    cdef readonly uint32_t duties
+    cdef readonly object rules              # leveret.queue.rules.Rules
+    cdef uint64_t message_ttl_ms
+    cdef uint64_t expires_ms
+    cdef uint64_t max_length
+    cdef uint64_t max_length_bytes
+    cdef uint32_t overflow
+    cdef uint64_t used_ms                   # when it was last used
+    cdef uint64_t due_ms                    # `call_at` was told this moment; 0: none
+    cdef readonly Consumer dead_letters     # holds what has died until it has arrived; None: what dies is gone
 
     cdef Ring ring                      # ready, oldest first
     cdef Heap heap                      # ready too, see leveret.queue.heap
@@ -86,14 +120,30 @@ cdef class Queue:
     cdef int join_tail(self) except -1
     # What a subclass fills in.
     cdef int pump_later(self) except -1
+    cdef uint64_t now_ms(self) noexcept
+    cdef int call_at(self, uint64_t moment_ms) except -1
+    cdef int dead_letters_came(self) except -1
+    cdef int unused(self) except -1
+    # Rules.
+    cdef int publish_by_rules(self, Message* message) except -1
+    cdef bint is_full(self, uint32_t body_size) noexcept
+    cdef int keep_rules(self) except -1
+    cdef int expire(self) except -1
+    cdef int lose_head(self, uint32_t death) except -1
+    cdef int bury(self, Entry* entry, uint32_t death) except -1
+    cdef int reject(self, Consumer consumer, uint64_t first, uint64_t last) except -1
+    cdef int watch(self) except -1
+    cdef int resend(self, uint64_t first, uint64_t last) except -1
     # From the consumer.
     cdef int consumer_ready(self, Consumer consumer) except -1
     cdef int consumer_blocked(self, Consumer consumer) except -1
     # Inside.
+    cdef int enter(self, Message* message, uint64_t expires_ms) except -1
     cdef bint expects_consumer(self)
     cdef Consumer next_consumer(self)
     cdef int hand(self, Consumer consumer, Entry* entry) except -1
     cdef int undo_hand(self, Consumer consumer, uint64_t delivery_no, Entry* entry) except -1
+    cdef Entry* head(self) noexcept
     cdef int pop(self, Entry* entry) except -1
     cdef int put_back(self, Entry* run, size_t count) except -1
     cdef int requeue(self, Consumer consumer, uint64_t first, uint64_t last) except -1

@@ -2,6 +2,7 @@ from typing import Any
 
 from leveret.queue.consumer import Consumer
 from leveret.queue.journal import Journal
+from leveret.queue.rules import Rules
 
 class InExclusiveUse(Exception): ...
 
@@ -36,6 +37,14 @@ class Queue:
     requeued: int
     discarded: int
     get_empty: int
+    expired: int
+    dropped: int
+    refused: int
+    buried: int
+
+    duties: int
+    rules: Rules
+    dead_letters: Consumer | None
 
     def __init__(
         self,
@@ -47,6 +56,7 @@ class Queue:
         auto_delete: bool = False,
         exclusive: bool = False,
         arguments: dict[str, Any] | None = None,
+        rules: Rules = ...,
     ) -> None: ...
     def may_consume(self, exclusive: bool) -> bool: ...
     def add_consumer(self, consumer: Consumer) -> None: ...
@@ -59,4 +69,6 @@ class Queue:
     def recover(self, count: int, size: int, first: int, last: int, handed_through: int) -> None: ...
     def purge(self) -> int: ...
     def clear(self) -> list[Consumer]: ...
+    def come_due(self) -> None: ...
+    def touch(self) -> None: ...
     def statistics(self) -> dict[str, Any]: ...

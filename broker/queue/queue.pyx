@@ -10,6 +10,10 @@ it is settled; one that comes back returns to the place where it was, marked red
 A queue with a journal (`leveret.queue.journal`) tells it of every persistent message that comes and goes. With much ready, what is far from
 its turn leaves memory (`page_out`) and comes back before its turn (`refill`).
 
+A queue may have rules (`leveret.queue.rules`). What is overdue is dropped when it comes to the front, what is over the limit from the
+front, as in RabbitMQ; with a dead letter exchange it then lies, like what consumers reject, in the ledger of `dead_letters` until the
+worker has brought it to where it goes (`leveret.worker.dead_letters`). The clock is the worker's, monotonic.
+
 Between calls holds: with messages ready, nobody in the rotation can take one, or `unfinished` is set. All state is in order before
 `deliver` is called, so what a consumer does there (it may close its connection, which removes consumers) meets a sound queue.
 """
@@ -32,9 +36,21 @@ from leveret.queue.ledger cimport (
     ledger_seek,
     ledger_tidy,
 )
-from leveret.queue.message cimport MESSAGE_PERSISTENT, Message, message_release, message_retain
+from leveret.codec.properties cimport HAS_EXPIRATION, PROPERTIES_OK, PropertiesView, view_properties
+from leveret.queue.message cimport (
+    MESSAGE_EXPIRES,
+    MESSAGE_PERSISTENT,
+    Message,
+    message_properties,
+    message_release,
+    message_retain,
+)
 from leveret.queue.ring cimport (
+    ENTRY_DEATHS,
+    ENTRY_EXPIRED,
+    ENTRY_MAXLEN,
     ENTRY_REDELIVERED,
+    ENTRY_REJECTED,
     ENTRY_STORED,
     Entry,
     Ring,
@@ -58,6 +74,8 @@ from leveret.queue.rotation cimport (
     rotation_reserve,
 )
 
+from leveret.queue.rules import NO_RULES, OVERFLOWS
+
 # A requeue moves entries of the ring up to this many times its own number, and this many whatever its number; beyond, it uses the heap.
 cdef enum:
     MERGE_COST_FACTOR = 4
@@ -74,11 +92,28 @@ cdef int by_position(const void* left, const void* right) noexcept nogil:
     return -1 if left_position < right_position else left_position > right_position
 
 
+cdef uint64_t expiration_ms(Message* message) noexcept:
+    """What the message's property expiration says; it was checked when the message came. UINT64_MAX: it has none.
+
+    RabbitMQ takes a sign and leading zeros too.
+    """
+    cdef PropertiesView view
+    cdef uint64_t value = 0
+    cdef size_t at
+    if (view_properties(message_properties(message), message.properties_size, &view) != PROPERTIES_OK
+            or not view.flags & HAS_EXPIRATION):
+        return UINT64_MAX
+    for at in range(view.expiration.size):
+        if c"0" <= view.expiration.data[at] <= c"9":
+            value = value * 10 + (view.expiration.data[at] - c"0")
+    return value
+
+
 cdef class Queue:
     """The state of one queue. `id` is the router's, never reused; name and vhost are for showing."""
 
     def __init__(self, uint32_t id, str name not None, str vhost not None, *, bint durable=False, bint auto_delete=False,
-                 bint exclusive=False, dict arguments=None):
+                 bint exclusive=False, dict arguments=None, rules=NO_RULES):
         self.id = id
         self.name = name
         self.vhost = vhost
@@ -88,6 +123,21 @@ cdef class Queue:
         self.arguments = {} if arguments is None else arguments
         self.next_position = 1
         self.attached = {}
+        self.rules = rules
+        self.message_ttl_ms = UINT64_MAX if rules.message_ttl_ms is None else rules.message_ttl_ms
+        self.expires_ms = UINT64_MAX if rules.expires_ms is None else rules.expires_ms
+        self.max_length = UINT64_MAX if rules.max_length is None else rules.max_length
+        self.max_length_bytes = UINT64_MAX if rules.max_length_bytes is None else rules.max_length_bytes
+        self.overflow = OVERFLOWS[rules.overflow]
+        if rules.message_ttl_ms is not None:
+            self.duties |= KEEPS_TIME
+        if rules.max_length is not None or rules.max_length_bytes is not None:
+            self.duties |= KEEPS_LIMIT
+        if rules.expires_ms is not None:
+            self.duties |= WATCHES_USE
+        if rules.dead_letter_exchange is not None:
+            self.dead_letters = Consumer(b"")
+            self.add_getter(self.dead_letters)
 
     def __dealloc__(self):
         cdef size_t index
@@ -108,10 +158,15 @@ cdef class Queue:
     # The hot path.
 
     cdef int publish(self, Message* message) except -1:
-        """Take a message in, retaining it; 1 if the journal has it now, else 0.
+        """Take a message in, retaining it; PUBLISH_STORED if the journal has it now, PUBLISH_REFUSED if the queue is full, else 0.
 
         MemoryError: not taken. An error out of a consumer's `deliver`: taken.
         """
+        if self.duties | (message.flags & MESSAGE_EXPIRES):
+            return self.publish_by_rules(message)
+        return Queue.enter(self, message, 0)
+
+    cdef int enter(self, Message* message, uint64_t expires_ms) except -1:
         cdef Consumer consumer
         cdef Entry entry
         cdef Ring* back
@@ -125,11 +180,11 @@ cdef class Queue:
                 else:
                     ledger_reserve(&consumer.ledger)
                 if stored:
-                    self.journal.add(self.next_position, 0, message)
+                    self.journal.add(self.next_position, expires_ms, message)
                 message_retain(message)
                 entry.message = message
                 entry.position = self.next_position
-                entry.expires_ms = 0
+                entry.expires_ms = expires_ms
                 entry.flags = ENTRY_STORED if stored else 0
                 self.next_position += 1
                 self.published += 1
@@ -140,8 +195,8 @@ cdef class Queue:
         back = &self.tail if self.paged_count else &self.ring
         if stored:
             ring_reserve(back, 1)
-            self.journal.add(self.next_position, 0, message)
-        ring_push_back(back, message, self.next_position, 0, ENTRY_STORED if stored else 0)
+            self.journal.add(self.next_position, expires_ms, message)
+        ring_push_back(back, message, self.next_position, expires_ms, ENTRY_STORED if stored else 0)
         message_retain(message)
         if self.paged_count:
             self.tail_bytes += message.body_size
@@ -155,7 +210,7 @@ cdef class Queue:
 
     cdef int offer(self, Message* message) except -1:
         """`publish` if a consumer takes it now (1; 2 if the journal has it), else nothing (0): a publish with the immediate flag."""
-        if self.ready_count or self.handing:
+        if self.ready_count or self.handing or self.is_full(message.body_size):
             return 0
         self.offered_bytes = message.body_size
         if self.next_consumer() is None and not self.expects_consumer():
@@ -173,8 +228,8 @@ cdef class Queue:
     cdef int settle(self, Consumer consumer, uint64_t first, uint64_t last, int outcome) except -1:
         """Settle what the consumer holds with delivery numbers from `first` to `last`, both included; the number of messages settled.
 
-        Numbers that are not outstanding are passed over. SETTLE_ACK and SETTLE_DISCARD let the messages go, SETTLE_REQUEUE puts them back
-        in their places, redelivered. Afterwards deliveries go on, perhaps to the same consumer. MemoryError (requeue only): none settled.
+        Numbers that are not outstanding are passed over. SETTLE_ACK and SETTLE_DISCARD let the messages go, the latter to the dead letters
+        if the queue has them; SETTLE_REQUEUE puts them back in their places, redelivered. Afterwards deliveries go on, perhaps to the same consumer. MemoryError (requeue only): none settled.
         SETTLE_REDELIVER settles nothing: the consumer is handed them once more, under their old numbers; their number is answered.
         """
         cdef Ledger* ledger = &consumer.ledger
@@ -187,6 +242,10 @@ cdef class Queue:
             return self.redeliver(consumer, first, last)
         if outcome == SETTLE_REQUEUE:
             count = self.requeue(consumer, first, last)
+            if count and self.duties:
+                self.keep_rules()
+        elif outcome == SETTLE_DISCARD and self.dead_letters is not None:
+            count = self.reject(consumer, first, last)
         else:
             index = ledger_seek(ledger, first)
             while index < ledger.tail:
@@ -206,6 +265,8 @@ cdef class Queue:
             if count:
                 if outcome == SETTLE_ACK:
                     self.acked += count
+                elif outcome == SETTLE_BURIED:
+                    self.buried += count
                 else:
                     self.discarded += count
                 self.settled(consumer, count, size)
@@ -222,12 +283,18 @@ cdef class Queue:
         been sent. Without `no_ack` the message is also kept as unacked under `delivery_no`. MemoryError: nothing taken.
         """
         assert getter.queue is self
+        if self.duties:
+            self.touch()
+            while self.duties & KEEPS_TIME and self.expire():   # a slice at a time would let somebody get what is overdue
+                pass
         if self.ready_count == 0:
             self.get_empty += 1
             return 0
         if not getter.no_ack:
             ledger_reserve(&getter.ledger)
         self.pop(entry)
+        if self.duties & KEEPS_TIME:
+            self.watch()
         delivery_no[0] = getter.next_delivery_no
         getter.next_delivery_no += 1
         if entry.flags & ENTRY_REDELIVERED:
@@ -255,12 +322,17 @@ cdef class Queue:
         cdef Consumer consumer
         cdef Entry entry
         cdef size_t budget = PUMP_DELIVERIES_MAX
+        cdef bint overdue = False
         if self.handing:        # the pump or publish below us goes on when `deliver` returns
             return 0
         self.unfinished = False
         if self.purged.count:
             self.release_purged(PUMP_RELEASES_MAX)
         while self.ready_count and budget:
+            if self.duties & KEEPS_TIME:
+                overdue = self.expire()
+                if overdue or self.ready_count == 0:
+                    break
             self.offered_bytes = self.next_bytes()
             consumer = self.next_consumer()
             if consumer is None:
@@ -270,7 +342,11 @@ cdef class Queue:
             self.pop(&entry)
             self.hand(consumer, &entry)
             budget -= 1
-        if self.purged.count or (self.ready_count and budget == 0 and self.next_consumer() is not None):
+        if self.duties & KEEPS_TIME:
+            overdue = overdue or self.expire()
+            if not overdue:
+                self.watch()
+        if self.purged.count or overdue or (self.ready_count and budget == 0 and self.next_consumer() is not None):
             if not self.unfinished:
                 self.unfinished = True
                 self.pump_later()
@@ -298,7 +374,10 @@ cdef class Queue:
         self.paged_bytes = self.ready_bytes = size
         self.paged_first = first
         self.paged_last = last
+        if count:
+            self.duties |= KEEPS_TIME       # one of them may have had an expiration
         self.refill()
+        self.watch()
 
     cdef int page_out(self, size_t keep, uint64_t keep_bytes) except -1:
         """Let go of what the journal can bring back, but for the `keep` messages, with bodies of `keep_bytes`, that are next."""
@@ -370,6 +449,197 @@ cdef class Queue:
         """`pump` must be called once more, in a later turn. Called once for each time that work is left; the worker keeps a list."""
         return 0
 
+    cdef uint64_t now_ms(self) noexcept:
+        """The worker's monotonic clock, above 0. Asked only where messages expire or use is watched."""
+        return 1
+
+    cdef int call_at(self, uint64_t moment_ms) except -1:
+        """`come_due` must be called at that moment or soon after it, instead of at any moment told earlier."""
+        return 0
+
+    cdef int dead_letters_came(self) except -1:
+        """There is something new in `dead_letters`, to be fetched in a later turn. Called for every message."""
+        return 0
+
+    cdef int unused(self) except -1:
+        """Nobody has used the queue for as long as its rules allow: it is to be deleted."""
+        return 0
+
+    # Rules.
+
+    cdef int publish_by_rules(self, Message* message) except -1:
+        """`publish` where there may be a limit or a deadline."""
+        cdef uint64_t lifetime_ms = self.message_ttl_ms
+        cdef uint64_t expires_ms = 0
+        cdef Entry entry
+        cdef int outcome
+        if self.overflow != OVERFLOW_DROP_HEAD and self.is_full(message.body_size):
+            self.refused += 1
+            if self.overflow == OVERFLOW_REJECT_PUBLISH_DLX and self.dead_letters is not None:
+                ledger_reserve(&self.dead_letters.ledger)
+                message_retain(message)
+                entry.message = message
+                entry.position = self.next_position
+                entry.expires_ms = 0
+                entry.flags = 0
+                self.next_position += 1
+                self.bury(&entry, ENTRY_MAXLEN)
+            return PUBLISH_REFUSED
+        if message.flags & MESSAGE_EXPIRES:
+            lifetime_ms = min(lifetime_ms, expiration_ms(message))
+        if lifetime_ms != UINT64_MAX:
+            expires_ms = self.now_ms() + lifetime_ms
+            self.duties |= KEEPS_TIME
+        outcome = self.enter(message, expires_ms)
+        if not self.handing:    # else the pump or publish below us goes on when `deliver` returns
+            self.keep_rules()
+        return outcome
+
+    cdef bint is_full(self, uint32_t body_size) noexcept:
+        """Whether one more message would be more than the limit."""
+        return (self.duties & KEEPS_LIMIT
+                and (self.ready_count >= self.max_length or self.ready_bytes + body_size > self.max_length_bytes))
+
+    cdef int keep_rules(self) except -1:
+        """Messages have become ready: drop what is over the limit or overdue, and wait for what will be."""
+        if self.duties & KEEPS_LIMIT and self.overflow == OVERFLOW_DROP_HEAD:
+            while self.ready_count and (self.ready_count > self.max_length or self.ready_bytes > self.max_length_bytes):
+                self.lose_head(ENTRY_MAXLEN)
+                self.dropped += 1
+        if self.duties & KEEPS_TIME:
+            if not self.expire():
+                self.watch()
+            elif not self.unfinished:
+                self.unfinished = True
+                self.pump_later()
+        return 0
+
+    cdef int expire(self) except -1:
+        """Drop what is overdue at the front, at most 10,000 messages; 1 if there is more."""
+        cdef Entry* head = self.head()
+        cdef uint64_t now_ms
+        cdef size_t budget = EXPIRIES_MAX
+        if head == NULL or head.expires_ms == 0:
+            return 0
+        now_ms = self.now_ms()
+        while head != NULL and head.expires_ms and head.expires_ms <= now_ms:
+            if budget == 0:
+                return 1
+            budget -= 1
+            self.lose_head(ENTRY_EXPIRED)
+            self.expired += 1
+            head = self.head()
+        return 0
+
+    cdef int lose_head(self, uint32_t death) except -1:
+        """The oldest ready message has died. MemoryError: it has not."""
+        cdef Entry entry
+        if self.dead_letters is not None:
+            ledger_reserve(&self.dead_letters.ledger)
+        self.pop(&entry)
+        if self.dead_letters is not None:
+            return self.bury(&entry, death)
+        if entry.flags & ENTRY_STORED:
+            self.journal.settle(entry.position, entry.message)
+        message_release(entry.message)
+        return 0
+
+    cdef int bury(self, Entry* entry, uint32_t death) except -1:
+        """Put the entry, with its reference, among the dead letters. Room in their ledger has been reserved."""
+        cdef Consumer letters = self.dead_letters
+        ledger_append(&letters.ledger, letters.next_delivery_no, entry.message, entry.position, 0, entry.flags & ~<uint32_t>ENTRY_DEATHS | death)
+        letters.next_delivery_no += 1
+        letters.unacked_bytes += entry.message.body_size
+        self.unacked_count += 1
+        self.unacked_bytes += entry.message.body_size
+        return self.dead_letters_came()
+
+    cdef int reject(self, Consumer consumer, uint64_t first, uint64_t last) except -1:
+        """Put what the consumer holds from `first` to `last` among the dead letters; the number of messages. MemoryError: the first of them."""
+        cdef Ledger* ledger = &consumer.ledger
+        cdef size_t index = ledger_seek(ledger, first)
+        cdef size_t count = 0
+        cdef uint64_t size = 0
+        cdef Slot* slot
+        cdef Entry entry
+        try:
+            while index < ledger.tail and ledger.slots[index].key <= last:
+                slot = &ledger.slots[index]
+                index += 1
+                if slot.item == NULL:
+                    continue
+                ledger_reserve(&self.dead_letters.ledger)
+                entry.message = <Message*>slot.item
+                entry.position = slot.number
+                entry.expires_ms = 0
+                entry.flags = slot.flags
+                self.bury(&entry, ENTRY_REJECTED)
+                ledger_erase(ledger, slot)
+                size += entry.message.body_size
+                count += 1
+        finally:
+            if count:
+                self.discarded += count
+                self.settled(consumer, count, size)
+        return <int>count
+
+    cdef int watch(self) except -1:
+        """Ask to be called when the oldest message is overdue or the queue has been unused for too long, whichever comes first."""
+        cdef Entry* head = self.head()
+        cdef uint64_t moment_ms = 0
+        if head != NULL:
+            moment_ms = head.expires_ms
+        if self.duties & WATCHES_USE and self.consumer_count == 0 and (
+                moment_ms == 0 or self.used_ms + self.expires_ms < moment_ms):
+            moment_ms = self.used_ms + self.expires_ms
+        if moment_ms and (self.due_ms == 0 or moment_ms < self.due_ms):
+            self.due_ms = moment_ms
+            self.call_at(moment_ms)
+        return 0
+
+    def come_due(self) -> None:
+        """The moment of `call_at` has come."""
+        self.due_ms = 0
+        if self.duties & WATCHES_USE and self.consumer_count == 0 and self.now_ms() >= self.used_ms + self.expires_ms:
+            self.unused()
+            return
+        if not self.unfinished:     # else a pump is on its way
+            self.pump()
+        self.watch()
+
+    def touch(self) -> None:
+        """The queue is used: declared again, got from, or left by its last consumer just now."""
+        if self.duties & WATCHES_USE:
+            self.used_ms = self.now_ms()
+            self.watch()
+
+    cdef int resend(self, uint64_t first, uint64_t last) except -1:
+        """Dead letters from `first` to `last` may not have arrived: give them new numbers, behind all others. Their number.
+
+        MemoryError: the first of them.
+        """
+        cdef Consumer letters = self.dead_letters
+        cdef Ledger* ledger = &letters.ledger
+        cdef size_t count = 0
+        cdef size_t index
+        cdef Slot slot
+        while True:
+            index = ledger_seek(ledger, first)
+            while index < ledger.tail and ledger.slots[index].item == NULL:
+                index += 1
+            if index == ledger.tail or ledger.slots[index].key > last:
+                break
+            slot = ledger.slots[index]
+            first = slot.key + 1
+            ledger_append(ledger, letters.next_delivery_no, slot.item, slot.number, slot.expires_ms, slot.flags)
+            letters.next_delivery_no += 1
+            ledger_erase(ledger, ledger_find(ledger, slot.key))
+            count += 1
+        ledger_tidy(ledger)
+        if count:
+            self.dead_letters_came()
+        return <int>count
+
     # Consumers.
 
     def may_consume(self, bint exclusive) -> bool:
@@ -409,6 +679,8 @@ cdef class Queue:
             self.exclusive_consumer = None
         if consumer.ledger.live == 0:
             self.detach(consumer)
+        if self.consumer_count == 0:
+            self.touch()
 
     def remove_consumer(self, Consumer consumer not None) -> int:
         """Its channel is gone, or its worker: what it holds goes back, redelivered. The number of messages requeued.
@@ -423,6 +695,8 @@ cdef class Queue:
             return 0
         count = self.requeue(consumer, 0, UINT64_MAX)
         self.detach(consumer)
+        if count and self.duties and not self.handing:
+            self.keep_rules()
         if count and not self.unfinished:
             self.pump()
         return count
@@ -495,14 +769,19 @@ cdef class Queue:
         """The queue is being deleted: drop everything, ready and unacked, and let all consumers go. Those that consumed, for the caller
         to tell. Large amounts of memory come back over the next pumps, so keep pumping for as long as `unfinished`.
 
-        The journal is let go first: whoever filled it in forgets the queue as a whole."""
+        The journal is let go first: whoever filled it in forgets the queue as a whole. Dead letters stay, for they are on their way."""
         cdef Consumer consumer
         cdef size_t index
         self.journal = None
         self.stores = False
         self.paged_count = 0
+        self.duties = 0
         consumers = self.consumers
         for consumer in list(self.attached):
+            if consumer is self.dead_letters:
+                for index in range(consumer.ledger.head, consumer.ledger.tail):
+                    consumer.ledger.slots[index].flags &= ~<uint32_t>ENTRY_STORED
+                continue
             self.cancel_consumer(consumer)
             for index in range(consumer.ledger.head, consumer.ledger.tail):
                 if consumer.ledger.slots[index].item != NULL:
@@ -510,8 +789,8 @@ cdef class Queue:
             ledger_free(&consumer.ledger)
             consumer.unacked_bytes = 0
             self.detach(consumer)
-        self.unacked_count = 0
-        self.unacked_bytes = 0
+        self.unacked_count = 0 if self.dead_letters is None else self.dead_letters.ledger.live
+        self.unacked_bytes = 0 if self.dead_letters is None else self.dead_letters.unacked_bytes
         self.purge()
         return consumers
 
@@ -622,6 +901,12 @@ cdef class Queue:
             self.pump_later()
         return 0
 
+    cdef Entry* head(self) noexcept:
+        """The oldest ready one, where it lies; NULL: there is none."""
+        if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
+            return &self.heap.entries[0]
+        return ring_at(&self.ring, 0) if self.ring.count else NULL
+
     cdef int pop(self, Entry* entry) except -1:
         """Take the oldest ready one out, its reference with it."""
         if self.paged_count and self.ring.count < PAGE_IN_BELOW_MESSAGES:
@@ -722,9 +1007,8 @@ cdef class Queue:
 
     cdef uint32_t next_bytes(self) noexcept:
         """Body size of the oldest ready message; 0 if there is none."""
-        if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
-            return self.heap.entries[0].message.body_size
-        return ring_at(&self.ring, 0).message.body_size if self.ring.count else 0
+        cdef Entry* head = self.head()
+        return 0 if head == NULL else head.message.body_size
 
     cdef int settled(self, Consumer consumer, size_t count, uint64_t size) except -1:
         """`count` messages with bodies of `size` bytes have left the consumer's ledger."""

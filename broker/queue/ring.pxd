@@ -17,6 +17,10 @@ cdef enum:
 cdef enum:
     ENTRY_REDELIVERED = 1
     ENTRY_STORED = 2            # the queue's journal has it
+    ENTRY_EXPIRED = 4           # dead, and why; on its way to its dead letter exchange
+    ENTRY_REJECTED = 8
+    ENTRY_MAXLEN = 16
+    ENTRY_DEATHS = 28           # these three
     ENTRY_RETURN_UNIT = 0x100
     ENTRY_RETURNS_MAX = 0xFFFFFF00
 

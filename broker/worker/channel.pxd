@@ -81,11 +81,15 @@ cdef class Publisher(Ending):
     cdef int give_back(self, Message* message) except -1
     cdef int settled_at_once(self, bint tracked) except -1
     cdef int settled_by_commit(self) except -1
+    cdef int refused_at_once(self, bint tracked) except -1
     cdef int write_return(self, Message* message, uint16_t code, bytes text) except -1
     cdef int verdict(self, uint64_t publish_no, uint64_t workers) except -1
     cdef int answer(self, uint64_t publish_no, uint64_t worker_bit, bint refused, bint taken) except -1
     cdef Confirms need_confirms(self)
     cdef int drop_publish(self) except -1
+    # Back-pressure.
+    cdef int throttle(self, int worker) except -1
+    cdef int slow_down(self) except -1
 
 
 # Flags of a slot of the ledger: size of the body, and above it what a transaction will do with the message (0: nothing).

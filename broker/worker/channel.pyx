@@ -58,6 +58,7 @@ from leveret.codec.wire cimport (
 from leveret.link.packets cimport ENQUEUE_WANTS_CONFIRM, PUBLISH_WANTS_VERDICT
 from leveret.queue.ledger cimport Slot, ledger_append, ledger_erase, ledger_find, ledger_free, ledger_tidy
 from leveret.queue.message cimport (
+    MESSAGE_EXPIRES,
     MESSAGE_IMMEDIATE,
     MESSAGE_MANDATORY,
     MESSAGE_PERSISTENT,
@@ -73,9 +74,9 @@ from leveret.queue.message cimport (
     message_routing_key,
     message_size,
 )
-from leveret.queue.queue cimport SETTLE_ACK, SETTLE_DISCARD, SETTLE_REDELIVER, SETTLE_REQUEUE
+from leveret.queue.queue cimport PUBLISH_REFUSED, PUBLISH_STORED, SETTLE_ACK, SETTLE_DISCARD, SETTLE_REDELIVER, SETTLE_REQUEUE
 from leveret.queue.ring cimport ENTRY_REDELIVERED, Entry
-from leveret.worker.confirms cimport AWAITS_VERDICT, IMMEDIATE, ROUTED, TAKEN, Confirms, Publish
+from leveret.worker.confirms cimport AWAITS_VERDICT, IMMEDIATE, REFUSED, ROUTED, TAKEN, Confirms, Publish
 from leveret.worker.connection cimport PAUSED_FLOW, Connection
 from leveret.worker.directory cimport ExchangeEntry, QueueEntry
 from leveret.worker.neighbour cimport Neighbour

@@ -19,7 +19,7 @@ cdef class Neighbour(Ending):
     cdef WorkerState state
     cdef readonly WorkerLink link       # None while it is down
     cdef Buffer held                    # publishes made while it is down
-    cdef list waiting                   # connections not read until the link has room
+    cdef list waiting                   # connections not read, and senders of dead letters that stop, until the link has room
     # CONFIRMs to it, gathered while they follow each other.
     cdef uint32_t confirm_ref
     cdef uint64_t confirm_first
@@ -33,7 +33,7 @@ cdef class Neighbour(Ending):
                                uint8_t flags, Message* message) except -1
     cdef int send(self, Connection publisher, PacketHead* head, uint32_t head_size, Message* message) except -1
     cdef int send_confirm(self, uint32_t channel_ref, uint64_t publish_no) except -1
-    cdef int send_not_taken(self, uint32_t channel_ref, uint64_t publish_no) except -1
+    cdef int send_exception(self, uint8_t flags, uint32_t channel_ref, uint64_t publish_no) except -1
     cdef int flush_confirms(self) except -1
     cdef int write_confirm(self, uint8_t flags, uint32_t channel_ref, uint64_t first, uint32_t count) except -1
     cdef int send_settle(self, uint32_t handle, uint64_t first, uint64_t last, int outcome) except -1
@@ -41,6 +41,7 @@ cdef class Neighbour(Ending):
     cdef int send_reply(self, uint32_t ref, Message* message) except -1
     cdef int send_slow(self, uint32_t channel_ref) except -1
     cdef int wait(self, Connection publisher) except -1
+    cdef bint has_room(self) noexcept
     cdef int drained(self) except -1
 
 

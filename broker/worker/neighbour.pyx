@@ -16,6 +16,7 @@ from leveret.codec.wire cimport buffer_free, buffer_unread, buffer_write
 from leveret.link.link cimport Link
 from leveret.link.packets cimport (
     CONFIRM_NOT_TAKEN,
+    CONFIRM_REFUSED,
     DELIVER_REDELIVERED,
     DELIVER_REPLY,
     ENQUEUE_WANTS_CONFIRM,
@@ -39,7 +40,17 @@ from leveret.link.packets cimport (
     ThrottlePacket,
     VerdictPacket,
 )
-from leveret.queue.message cimport MESSAGE_IMMEDIATE, MESSAGE_WIRE_OFFSET, Message, message_from_wire, message_release, message_size
+from leveret.queue.message cimport (
+    MESSAGE_DIED,
+    MESSAGE_IMMEDIATE,
+    MESSAGE_SHUNS_CYCLE,
+    MESSAGE_WIRE_OFFSET,
+    Message,
+    message_from_wire,
+    message_release,
+    message_size,
+)
+from leveret.queue.queue cimport PUBLISH_REFUSED, PUBLISH_STORED
 from leveret.worker.connection cimport Connection
 from leveret.worker.state cimport ShardQueue, WorkerState
 from leveret.worker.subscription cimport RemoteConsumer, Subscription
@@ -146,11 +157,20 @@ cdef class Neighbour(Ending):
         return 0
 
     cdef int wait(self, Connection publisher) except -1:
+        if publisher is None:       # dead letters, whose sender looks at the link itself
+            return 0
         self.waiting.append(publisher)
         return publisher.wait_for_link()
 
+    cdef bint has_room(self) noexcept:
+        return self.link is not None and not self.link.congested
+
+    def call_when_roomy(self, publisher):
+        """Call its `link_has_room` once there is room."""
+        if publisher not in self.waiting:
+            self.waiting.append(publisher)
+
     cdef int drained(self) except -1:
-        cdef Connection publisher
         waiting, self.waiting = self.waiting, []
         for publisher in waiting:
             publisher.link_has_room()
@@ -169,10 +189,10 @@ cdef class Neighbour(Ending):
         self.confirm_count = 1
         return self.state.poller.want_ending(self)
 
-    cdef int send_not_taken(self, uint32_t channel_ref, uint64_t publish_no) except -1:
-        """An immediate message that no consumer of ours could take at once."""
+    cdef int send_exception(self, uint8_t flags, uint32_t channel_ref, uint64_t publish_no) except -1:
+        """CONFIRM_NOT_TAKEN: an immediate message that no consumer of ours could take at once; CONFIRM_REFUSED: a queue is full."""
         self.flush_confirms()
-        return self.write_confirm(CONFIRM_NOT_TAKEN, channel_ref, publish_no, 1)
+        return self.write_confirm(flags, channel_ref, publish_no, 1)
 
     cdef int flush_confirms(self) except -1:
         cdef uint32_t count = self.confirm_count
@@ -293,7 +313,8 @@ cdef class WorkerLink(Link):
         cdef int answer
         cdef bint taken = False
         cdef bint stored = False
-        cdef bint untaken
+        cdef bint refused = False
+        cdef uint8_t flags = 0
         cdef Neighbour origin
         if packet.size < head_size:
             return self.close("an enqueue packet is shorter than its head")
@@ -307,27 +328,35 @@ cdef class WorkerLink(Link):
                 found = self.state.find_queue(queue_id)
                 if found == NULL:
                     continue
-                if message.flags & MESSAGE_IMMEDIATE:
-                    answer = (<ShardQueue>found).offer(message)
-                    taken |= answer > 0
-                    stored |= answer > 1
+                if message.flags & (MESSAGE_IMMEDIATE | MESSAGE_DIED):
+                    if message.flags & MESSAGE_IMMEDIATE:
+                        answer = (<ShardQueue>found).offer(message)
+                        taken |= answer > 0
+                        stored |= answer > 1
+                    elif not (message.flags & MESSAGE_SHUNS_CYCLE and (<ShardQueue>found).closes_cycle(message)):
+                        # A dead letter that a full queue refuses is lost, as in RabbitMQ.
+                        stored |= (<ShardQueue>found).publish(message) & PUBLISH_STORED
                 else:
-                    stored |= (<ShardQueue>found).publish(message)
+                    answer = (<ShardQueue>found).publish(message)
+                    stored |= answer & PUBLISH_STORED
+                    refused |= answer & PUBLISH_REFUSED
                     if (<ShardQueue>found).is_behind():
                         self.state.slow_publisher(<ShardQueue>found, enqueue.origin, enqueue.channel_ref)
-            untaken = message.flags & MESSAGE_IMMEDIATE and not taken
+            if message.flags & MESSAGE_IMMEDIATE and not taken:
+                flags = CONFIRM_NOT_TAKEN
+            elif refused:
+                flags = CONFIRM_REFUSED
         finally:
             message_release(message)
         if packet.flags & ENQUEUE_WANTS_CONFIRM:
-            if stored:
+            if stored and not flags:
                 self.state.committer.wait_for(enqueue.origin, enqueue.channel_ref, enqueue.publish_no)
             elif enqueue.origin == self.state.index:
-                self.state.confirm(
-                    enqueue.channel_ref, enqueue.publish_no, 1, self.state.index, CONFIRM_NOT_TAKEN if untaken else 0)
+                self.state.confirm(enqueue.channel_ref, enqueue.publish_no, 1, self.state.index, flags)
             elif enqueue.origin < len(self.state.workers):
                 origin = <Neighbour>self.state.workers[enqueue.origin]
-                if untaken:
-                    origin.send_not_taken(enqueue.channel_ref, enqueue.publish_no)
+                if flags:
+                    origin.send_exception(flags, enqueue.channel_ref, enqueue.publish_no)
                 else:
                     origin.send_confirm(enqueue.channel_ref, enqueue.publish_no)
         return 0

@@ -26,7 +26,8 @@ def describe(queue: ShardQueue) -> str:
 
 
 def status(queue: ShardQueue) -> list[int]:
-    """Messages ready and consumers, as declare-ok tells them."""
+    """Messages ready and consumers, as declare-ok tells them. Whoever asks uses the queue (x-expires)."""
+    queue.touch()
     return [queue.ready_count, queue.consumer_count]
 
 

@@ -221,10 +221,12 @@ cdef class Publisher(Ending):
             self.rewritten = properties[:at - 1] + bytes([len(self.reply_name)]) + self.reply_name + properties[at + REPLY_TO_SIZE:size]
         if view.flags & HAS_USER_ID:
             self.check_user_id(view.user_id.data[:view.user_id.size])
-        if view.flags & HAS_EXPIRATION and not is_expiration(view.expiration.data, view.expiration.size):
-            error = bad_expiration(view.expiration.data[:view.expiration.size])
-            if error is not None:       # such as "+5" or "0007…": odd, and a number all the same
-                raise error
+        if view.flags & HAS_EXPIRATION:
+            self.message_flags |= MESSAGE_EXPIRES
+            if not is_expiration(view.expiration.data, view.expiration.size):
+                error = bad_expiration(view.expiration.data[:view.expiration.size])
+                if error is not None:   # such as "+5" or "0007…": odd, and a number all the same
+                    raise error
         if view.flags & HAS_HEADERS and (
                 find_in_table(view.headers, view.headers_size, "CC", 2, &tag, &value_size) != NULL
                 or find_in_table(view.headers, view.headers_size, "BCC", 3, &tag, &value_size) != NULL):
@@ -323,6 +325,8 @@ cdef class Publisher(Ending):
                     self.write_return(message, 313, b"NO_CONSUMERS")
             else:
                 stored = queue.local.publish(message)
+                if stored & PUBLISH_REFUSED:
+                    return self.refused_at_once(tracked)
                 if (<ShardQueue>queue.local).is_behind():
                     self.connection.slow_down()
             if tracked and stored > 0:
@@ -347,6 +351,14 @@ cdef class Publisher(Ending):
         cdef int index = self.state.index
         return self.state.committer.wait_for(index, self.ref, self.need_confirms().open(<uint64_t>1 << index, 0, NULL))
 
+    cdef int refused_at_once(self, bint tracked) except -1:
+        """A queue of this worker is full, and no other has to be waited for."""
+        cdef uint64_t publish_no
+        if tracked:
+            publish_no = self.need_confirms().open(<uint64_t>1 << self.state.index, 0, NULL)
+            self.answer(publish_no, <uint64_t>1 << self.state.index, True, True)
+        return 0
+
     cdef int publish_to_many(self, Message* message) except -1:
         """By the default exchange to every queue that the routing key, CC or BCC names; once to each."""
         cdef QueueEntry queue
@@ -358,6 +370,7 @@ cdef class Publisher(Ending):
         cdef uint64_t here = 0              # our own bit, if the message waits for a commit of ours
         cdef int stored
         cdef bint taken = False
+        cdef bint refused = False
         cdef dict queues = {}
         cdef dict elsewhere = {}            # worker -> its queues' ids
         if found != NULL:
@@ -379,18 +392,22 @@ cdef class Publisher(Ending):
                 taken |= stored >= 0
             else:
                 stored = queue.local.publish(message)
+                refused |= stored & PUBLISH_REFUSED
+                stored &= PUBLISH_STORED
                 taken = True
             if stored > 0 and self.tracked():
                 here = <uint64_t>1 << self.state.index
         if workers == 0:
             if not taken:
                 self.write_return(message, 313, b"NO_CONSUMERS")
+            if refused:
+                return self.refused_at_once(self.tracked())
             return self.settled_by_commit() if here else self.settled_at_once(self.tracked())
         if message.flags & MESSAGE_IMMEDIATE:
             message_retain(message)
             publish_no = self.need_confirms().open(workers | here, IMMEDIATE | (TAKEN if taken else 0), message)
         elif self.tracked():
-            publish_no = self.need_confirms().open(workers | here, 0, NULL)
+            publish_no = self.need_confirms().open(workers | here, REFUSED if refused else 0, NULL)
         if here:
             self.state.committer.wait_for(self.state.index, self.ref, publish_no)
         for worker, queue_ids in elsewhere.items():
@@ -507,6 +524,16 @@ cdef class Publisher(Ending):
         committed, self.committed = self.committed, None
         if not committed.done():
             committed.set_result(self.confirms.refusals - self.commit_refusals)
+
+    cdef int throttle(self, int worker) except -1:
+        """The router has more for that worker than it takes: publish no more until it is relieved."""
+        self.connection.throttle(worker)
+        self.state.throttled.setdefault(worker, set()).add(self.connection)
+        return 0
+
+    cdef int slow_down(self) except -1:
+        """A queue that was published to is behind its consumers."""
+        return self.connection.slow_down()
 
     cdef int drop_publish(self) except -1:
         """The channel closes: an unfinished message, a transaction and a commit that waits are let go."""

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
-from leveret.codec.errors import AccessRefused, AmqpError, NotFound, ResourceLocked
+from leveret.codec.errors import AccessRefused, AmqpError, NotFound, PreconditionFailed, ResourceLocked
 from leveret.codec.methods import (
     Method,
     QueueBind,
@@ -23,11 +23,13 @@ from leveret.codec.methods import (
     QueueUnbind,
     QueueUnbindOk,
 )
+from leveret.codec.tables import find_field, type_name
 from leveret.worker import owner, reply_to
 from leveret.worker.exchange_methods import without_line_breaks
 
 if TYPE_CHECKING:
     from leveret.worker.channel import Channel
+    from leveret.worker.connection import Connection
     from leveret.worker.directory import QueueEntry
     from leveret.worker.worker import Worker
 
@@ -91,7 +93,23 @@ class QueueMethods:
         if name.startswith("amq."):
             raise AccessRefused(f"queue name '{name}' contains reserved prefix 'amq.*'", method)
         self._worker.check_permission(connection, "configure", "queue", name)
+        if arguments and name not in connection.vhost.queues:
+            self._check_dead_letter_exchange(connection, name, arguments)
         return self._declare(channel, method, name, arguments)
+
+    def _check_dead_letter_exchange(self, connection: Connection, name: str, arguments: bytes) -> None:
+        """A new queue's dead letters take messages out of the queue and put them into the exchange: its maker must be allowed both."""
+        exchange = find_field(arguments, "x-dead-letter-exchange", typed=True)
+        if exchange is None:
+            return
+        if exchange.tag != "S":
+            raise PreconditionFailed(
+                f"invalid type '{type_name(exchange.tag)}' for arg 'x-dead-letter-exchange' in queue '{name}' "
+                f"in vhost '{connection.vhost.name}'"
+            )
+        self._worker.check_permission(connection, "read", "queue", name)
+        value = exchange.value if isinstance(exchange.value, str) else exchange.value.decode("utf-8", "replace")
+        self._worker.check_permission(connection, "write", "exchange", value)
 
     async def _declare_reply_name(self, channel: Channel, method: QueueDeclare, name: str) -> None:
         """A name for direct replies is no queue, but declaring it tells whether somebody waits there, as on RabbitMQ."""

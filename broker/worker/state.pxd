@@ -8,6 +8,7 @@ from leveret.worker.directory cimport Directory
 
 cdef class WorkerState          # before the next lines: the modules name each other
 
+from leveret.worker.channel cimport Publisher
 from leveret.worker.committer cimport Committer
 from leveret.worker.connection cimport Connection
 from leveret.worker.neighbour cimport Neighbour
@@ -26,8 +27,12 @@ cdef class ShardQueue(Queue):
     cdef WorkerState state
     cdef uint64_t slowed_at_ms          # when, and for which channel, a THROTTLE was last sent
     cdef uint32_t slowed_ref
+    cdef public object sender           # leveret.worker.dead_letters.DeadLetterSender; None: it has no dead letter exchange
+    cdef bint letters_wait              # the sender is to look, in a later turn
+    cdef bint cycle_told
 
     cdef bint is_behind(self) noexcept
+    cdef bint closes_cycle(self, Message* message) except -1
 
 
 cdef class WorkerState:
@@ -43,7 +48,8 @@ cdef class WorkerState:
     cdef readonly dict queues           # id -> ShardQueue: this worker's shard
     cdef IntegerMap queue_map           # the same by number, for packets: borrowed pointers
     cdef readonly dict channels         # ref -> Channel
-    cdef IntegerMap channel_map
+    cdef readonly dict senders          # ref -> DeadLetterSender
+    cdef IntegerMap channel_map         # both by number
     cdef readonly dict subscriptions    # ref -> Subscription with messages from another worker
     cdef IntegerMap subscription_map
     cdef readonly dict attached         # handle -> RemoteConsumer
@@ -51,8 +57,12 @@ cdef class WorkerState:
     cdef uint32_t last_ref              # of channels, subscriptions and remote consumers alike
     cdef list unfinished                # queues whose pump stopped at its bound
     cdef bint pump_called
+    cdef list with_letters              # queues whose dead letters are to be sent
+    cdef bint send_called
+    cdef readonly object deadlines      # leveret.worker.deadlines.Deadlines of the queues
+    cdef public object on_unused        # called with a queue that its rules (x-expires) delete
     cdef list flowing                   # connections that are slowed down
-    cdef readonly dict throttled        # index of a worker that is behind -> set of connections
+    cdef readonly dict throttled        # index of a worker that is behind -> set of connections and senders
 
     # Over the life of the worker, of closed channels too.
     cdef readonly uint64_t published
@@ -73,10 +83,11 @@ cdef class WorkerState:
 
     cdef uint32_t new_ref(self) noexcept
     cdef void* find_queue(self, uint32_t id) noexcept
-    cdef void* find_channel(self, uint32_t ref) noexcept
+    cdef void* find_channel(self, uint32_t ref) noexcept      # a Publisher: a channel, or a sender of dead letters
     cdef void* find_subscription(self, uint32_t ref) noexcept
     cdef void* find_attached(self, uint32_t handle) noexcept
     cdef int pump_later(self, ShardQueue queue) except -1
+    cdef int send_letters_later(self, ShardQueue queue) except -1
     cdef int verdict(self, uint32_t channel_ref, uint64_t first, uint32_t count, uint64_t workers) except -1
     cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, uint8_t flags) except -1
     cdef int reply(self, const uint8_t* name, size_t size, Message* message) except -1

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from leveret.link.poller import Poller
@@ -6,11 +6,14 @@ from leveret.queue.queue import Queue
 from leveret.worker.channel import Channel
 from leveret.worker.committer import Committer
 from leveret.worker.connection import Connection
+from leveret.worker.dead_letters import DeadLetterSender
+from leveret.worker.deadlines import Deadlines
 from leveret.worker.directory import Directory
 from leveret.worker.neighbour import Neighbour
 from leveret.worker.subscription import RemoteConsumer, Subscription
 
 class ShardQueue(Queue):
+    sender: DeadLetterSender | None
     def __init__(self, state: WorkerState, id: int, name: str, vhost: str, **properties: Any) -> None: ...
 
 class WorkerState:
@@ -26,7 +29,10 @@ class WorkerState:
     channels: dict[int, Channel]
     subscriptions: dict[int, Subscription]
     attached: dict[int, RemoteConsumer]
-    throttled: dict[int, set[Connection]]
+    throttled: dict[int, set[Connection | DeadLetterSender]]
+    senders: dict[int, DeadLetterSender]
+    deadlines: Deadlines[ShardQueue]
+    on_unused: Callable[[ShardQueue], None] | None
 
     published: int
     confirmed: int
@@ -45,6 +51,7 @@ class WorkerState:
     channels_closed: int
 
     def __init__(self, poller: Poller, directory: Directory, index: int, worker_count: int, message_size_max: int) -> None: ...
+    def now_ms(self) -> int: ...
     def add_queue(self, queue: ShardQueue) -> None: ...
     def remove_queue(self, id: int) -> ShardQueue: ...
     def add_channel(self, channel: Channel) -> None: ...

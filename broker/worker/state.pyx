@@ -12,16 +12,18 @@ from libc.string cimport memcmp
 
 from leveret.codec.wire cimport buffer_unread
 from leveret.link.packets cimport CONFIRM_NOT_TAKEN, CONFIRM_REFUSED
-from leveret.link.poller cimport Poller
+from leveret.link.poller cimport Poller, monotonic_ms
 from leveret.lookup.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
-from leveret.queue.message cimport Message, message_routing_key
-from leveret.worker.channel cimport Channel
+from leveret.queue.message cimport Message, message_properties, message_routing_key
+from leveret.worker.channel cimport Channel, Publisher
 from leveret.worker.committer cimport Committer
 from leveret.worker.connection cimport Connection
 from leveret.worker.directory cimport Directory
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.subscription cimport RemoteConsumer, Subscription
 
+from leveret.queue.deaths import closes_cycle
+from leveret.worker.deadlines import Deadlines
 from leveret.worker.reply_to import place_of
 
 log = logging.getLogger(__name__)
@@ -36,9 +38,38 @@ cdef class ShardQueue(Queue):
     def __init__(self, WorkerState state, uint32_t id, str name, str vhost, **properties):
         super().__init__(id, name, vhost, **properties)
         self.state = state
+        if self.duties:
+            self.touch()
 
     cdef int pump_later(self) except -1:
         return self.state.pump_later(self)
+
+    cdef uint64_t now_ms(self) noexcept:
+        return monotonic_ms()       # not the poller's, which may be a long wait old where a timer calls
+
+    cdef int call_at(self, uint64_t moment_ms) except -1:
+        self.state.deadlines.set(self, moment_ms)
+        return 0
+
+    cdef int dead_letters_came(self) except -1:
+        if not self.letters_wait:
+            self.letters_wait = True
+            self.state.send_letters_later(self)
+        return 0
+
+    cdef int unused(self) except -1:
+        if self.state.on_unused is not None:
+            self.state.on_unused(self)
+        return 0
+
+    cdef bint closes_cycle(self, Message* message) except -1:
+        """Whether a dead letter has been here before and comes back all by itself: it is dropped, as in RabbitMQ."""
+        if not closes_cycle(message_properties(message)[:message.properties_size], self.name.encode()):
+            return False
+        if not self.cycle_told:
+            self.cycle_told = True
+            log.warning("a dead letter came back to queue '%s' in vhost '%s' in a circle and was dropped; told once", self.name, self.vhost)
+        return True
 
     cdef bint is_behind(self) noexcept:
         """Whether it holds so much more than its consumers keep up with that publishers should wait for them."""
@@ -60,9 +91,12 @@ cdef class WorkerState:
         self.committer = Committer(self)
         self.queues = {}
         self.channels = {}
+        self.senders = {}
         self.subscriptions = {}
         self.attached = {}
         self.unfinished = []
+        self.with_letters = []
+        self.deadlines = Deadlines(poller.loop, self.now_ms, lambda queue: queue.come_due())
         self.flowing = []
         self.throttled = {}
 
@@ -97,14 +131,21 @@ cdef class WorkerState:
         cdef uint64_t* found = integer_map_find(&self.attached_map, handle)
         return <void*>found[0] if found != NULL else NULL
 
+    def now_ms(self):
+        """The monotonic clock, at this moment."""
+        return monotonic_ms()
+
     def add_queue(self, ShardQueue queue):
         integer_map_set(&self.queue_map, queue.id, <uint64_t><void*>queue)
         self.queues[queue.id] = queue
 
     def remove_queue(self, uint32_t id):
         """Forget the queue and return it (None if it is not ours)."""
+        queue = self.queues.pop(id, None)
         integer_map_remove(&self.queue_map, id)
-        return self.queues.pop(id, None)
+        if queue is not None:
+            self.deadlines.forget(queue)
+        return queue
 
     def add_channel(self, Channel channel):
         integer_map_set(&self.channel_map, channel.ref, <uint64_t><void*>channel)
@@ -115,6 +156,15 @@ cdef class WorkerState:
         if self.channels.pop(channel.ref, None) is not None:
             integer_map_remove(&self.channel_map, channel.ref)
             self.channels_closed += 1
+
+    def add_sender(self, Publisher sender):
+        """A queue's dead letters are published, and answered, like a channel's messages."""
+        integer_map_set(&self.channel_map, sender.ref, <uint64_t><void*>sender)
+        self.senders[sender.ref] = sender
+
+    def remove_sender(self, Publisher sender):
+        if self.senders.pop(sender.ref, None) is not None:
+            integer_map_remove(&self.channel_map, sender.ref)
 
     def add_subscription(self, Subscription subscription):
         integer_map_set(&self.subscription_map, subscription.ref, <uint64_t><void*>subscription)
@@ -153,6 +203,21 @@ cdef class WorkerState:
         for queue in todo:
             queue.pump()
 
+    cdef int send_letters_later(self, ShardQueue queue) except -1:
+        self.with_letters.append(queue)
+        if not self.send_called:
+            self.send_called = True
+            self.poller.loop.call_soon(self._send_letters)
+        return 0
+
+    def _send_letters(self):
+        cdef ShardQueue queue
+        self.send_called = False
+        todo, self.with_letters = self.with_letters, []
+        for queue in todo:
+            queue.letters_wait = False
+            queue.sender.send()
+
     # --- answers to publishes
 
     cdef int verdict(self, uint32_t channel_ref, uint64_t first, uint32_t count, uint64_t workers) except -1:
@@ -160,7 +225,7 @@ cdef class WorkerState:
         cdef uint64_t publish_no
         if found != NULL:
             for publish_no in range(first, first + count):
-                (<Channel>found).verdict(publish_no, workers)
+                (<Publisher>found).verdict(publish_no, workers)
         return 0
 
     cdef int confirm(self, uint32_t channel_ref, uint64_t first, uint32_t count, int worker, uint8_t flags) except -1:
@@ -168,7 +233,7 @@ cdef class WorkerState:
         cdef uint64_t publish_no
         if found != NULL:
             for publish_no in range(first, first + count):
-                (<Channel>found).answer(publish_no, <uint64_t>1 << worker, flags & CONFIRM_REFUSED, not flags & CONFIRM_NOT_TAKEN)
+                (<Publisher>found).answer(publish_no, <uint64_t>1 << worker, flags & CONFIRM_REFUSED, not flags & CONFIRM_NOT_TAKEN)
         return 0
 
     # --- direct replies
@@ -200,19 +265,19 @@ cdef class WorkerState:
 
     def worker_lost(self, int worker, bint routed):
         """A worker has died. routed: the router says so, after its last verdict that named the old process; else our own link broke."""
-        cdef Channel channel
-        for channel in list(self.channels.values()):
-            if channel.confirms is not None:
-                channel.confirms.lose_workers(<uint64_t>1 << worker, routed)
-                self.poller.want_ending(channel)
+        cdef Publisher publisher
+        for publisher in [*self.channels.values(), *self.senders.values()]:
+            if publisher.confirms is not None:
+                publisher.confirms.lose_workers(<uint64_t>1 << worker, routed)
+                self.poller.want_ending(publisher)
 
     def router_lost(self):
         """The router has died, and with it every publish that it had and had not passed on."""
-        cdef Channel channel
-        for channel in list(self.channels.values()):
-            if channel.confirms is not None:
-                channel.confirms.lose_router()
-                self.poller.want_ending(channel)
+        cdef Publisher publisher
+        for publisher in [*self.channels.values(), *self.senders.values()]:
+            if publisher.confirms is not None:
+                publisher.confirms.lose_router()
+                self.poller.want_ending(publisher)
         for worker in list(self.throttled):
             self.relieve(worker)
 
@@ -221,8 +286,7 @@ cdef class WorkerState:
     cdef int throttle(self, uint32_t channel_ref, int worker) except -1:
         cdef void* found = self.find_channel(channel_ref)
         if found != NULL:
-            (<Channel>found).connection.throttle(worker)
-            self.throttled.setdefault(worker, set()).add((<Channel>found).connection)
+            (<Publisher>found).throttle(worker)
         return 0
 
     # A publisher can outrun a queue's consumers twenty times over. Unchecked, it would fill the memory and take the time that the
@@ -243,7 +307,7 @@ cdef class WorkerState:
     cdef int slow_down(self, uint32_t channel_ref) except -1:
         cdef void* found = self.find_channel(channel_ref)
         if found != NULL:
-            (<Channel>found).connection.slow_down()
+            (<Publisher>found).slow_down()
         return 0
 
     cdef int add_flowing(self, Connection connection) except -1:
@@ -262,8 +326,8 @@ cdef class WorkerState:
             self.poller.loop.call_later(FLOW_TICK_MS / 1000.0, self._flow_tick)
 
     def relieve(self, int worker):
-        for connection in self.throttled.pop(worker, ()):
-            connection.relieve(worker)
+        for publisher in self.throttled.pop(worker, ()):
+            publisher.relieve(worker)
 
     def set_blocked(self, bint blocked, connections):
         """An alarm came or went: connections that publish stop being read, or go on."""

@@ -34,12 +34,15 @@ from typing import TYPE_CHECKING, Any
 
 from leveret.codec.errors import AmqpError, ConnectionForced, NotFound
 from leveret.codec.methods import BasicCancel
+from leveret.codec.tables import decode_table
 from leveret.link.dial import Dialler, LinkServer
 from leveret.link.link import Link, LinkClosed, RequestFailed
+from leveret.queue.rules import NO_RULES, Rules
 from leveret.refusal import TEMPORARY, Refusal
 from leveret.worker import owner
 from leveret.worker.acceptor import Acceptor
 from leveret.worker.connection import Connection
+from leveret.worker.dead_letters import DeadLetterSender
 from leveret.worker.directory import Directory, QueueEntry
 from leveret.worker.heartbeats import Heartbeats
 from leveret.worker.methods import Methods
@@ -80,6 +83,7 @@ class Worker:
         self.index = child.index
         self.directory = Directory()
         self.state = WorkerState(child.poller, self.directory, child.index, worker_count, child.settings.message_size_max_bytes)
+        self.state.on_unused = self._delete_unused
         self.methods = Methods(self)
         self.heartbeats = Heartbeats(child.loop)
         self.server_properties = server_properties(child.settings)
@@ -273,7 +277,10 @@ class Worker:
             durable=entry.durable,
             auto_delete=entry.auto_delete,
             exclusive=entry.exclusive,
+            rules=Rules.of(decode_table(entry.arguments)) if entry.arguments else NO_RULES,
         )
+        if queue.dead_letters is not None:
+            queue.sender = DeadLetterSender(self.state, queue)
         self.shards.keep(queue, entry)
         return queue
 
@@ -293,6 +300,8 @@ class Worker:
                     consumer.client.link.notify("consumer_cancelled", {"ref": consumer.ref})
             elif isinstance(consumer, LocalConsumer):
                 self._cancelled_by_server(consumer.subscription)
+        if queue.sender is not None:
+            queue.sender.close()
 
     def _cancelled_by_server(self, subscription: Subscription) -> None:
         """Tell the client that its consumer is no more (RabbitMQ's consumer_cancel_notify), if it understands that."""
@@ -432,6 +441,12 @@ class Worker:
     def delete_if_abandoned(self, queue: Queue) -> None:
         """Delete the queue if it is auto-delete and its last consumer has left."""
         if queue.auto_delete and queue.consumer_count == 0 and queue.id in self.state.queues:
+            self.spawn(self.ask_router("delete_queue", {"vhost": queue.vhost, "name": queue.name, "queue_id": queue.id}))
+
+    def _delete_unused(self, queue: ShardQueue) -> None:
+        """Delete the queue, which nobody has used for as long as its x-expires says. Its messages are no dead letters."""
+        if queue.id in self.state.queues:
+            log.info("deleting %s, unused for %d ms", owner.describe(queue), queue.rules.expires_ms)
             self.spawn(self.ask_router("delete_queue", {"vhost": queue.vhost, "name": queue.name, "queue_id": queue.id}))
 
     async def _reattach(self, neighbour: Neighbour) -> None:

@@ -210,7 +210,6 @@ def test_the_master_worker_pattern(broker: Broker) -> None:
     perform(broker, step)
 
 
-@pytest.mark.needs("dead letters")
 def test_the_rpc_pattern(broker: Broker) -> None:
     async def step(channel: AbstractChannel) -> None:
         rpc = await RPC.create(channel)

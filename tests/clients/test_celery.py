@@ -137,7 +137,6 @@ def test_a_chord(broker: Broker, tmp_path: Path) -> None:
         assert result.get(timeout=WITHIN_S) == sum(number + 1 for number in range(5))
 
 
-@pytest.mark.needs("queue expiry and message TTL")
 def test_the_queues_that_celery_makes_for_itself_expire(broker: Broker, tmp_path: Path) -> None:
     """Celery's own settings, all of them."""
     with running_worker(broker, tmp_path / "worker.log", expiries=True) as tasks:

@@ -15,9 +15,6 @@ from tests.node import Broker
 
 WITHIN_S = 20.0
 
-# Each of its queues has a queue for dead messages, and one for delayed ones that dead-letters back.
-pytestmark = [pytest.mark.needs("dead letters"), pytest.mark.needs("queue expiry and message TTL")]
-
 
 class Outbox:
     """What the actors have done, for the test to wait for."""

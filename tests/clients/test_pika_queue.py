@@ -90,9 +90,7 @@ def test_an_unknown_queue_argument_is_accepted_and_ignored_when_redeclared(place
 
 
 @pytest.mark.not_on_peer("the argument's feature is there")
-@pytest.mark.parametrize(
-    ("argument", "value"), [("x-message-ttl", 1000), ("x-max-length", 5), ("x-max-priority", 9), ("x-queue-type", "stream")]
-)
+@pytest.mark.parametrize(("argument", "value"), [("x-single-active-consumer", True), ("x-max-priority", 9), ("x-queue-type", "stream")])
 def test_an_argument_of_a_later_version_is_refused_not_ignored(placement: Placement, argument: str, value: Any) -> None:
     queue = placement.name()
     text = f"PRECONDITION_FAILED - invalid arg '{argument}' for queue '{queue}' in vhost '/': not supported by this version of Leveret"

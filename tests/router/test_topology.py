@@ -144,8 +144,8 @@ LOCKED = (
         (DeclareExchange("/", "new", "x-delayed-message"), "unknown exchange type 'x-delayed-message'"),
         (DeleteExchange("/", "x", if_unused=True), "exchange 'x' in vhost '/' in use"),
         (
-            DeclareQueue("/", "new", arguments=args(x_message_ttl=1)),
-            "invalid arg 'x-message-ttl' for queue 'new' in vhost '/': not supported by this version of Leveret",
+            DeclareQueue("/", "new", arguments=args(x_max_priority=1)),
+            "invalid arg 'x-max-priority' for queue 'new' in vhost '/': not supported by this version of Leveret",
         ),
         (
             DeclareQueue("/", "new", arguments=args(x_queue_type="quorum")),
