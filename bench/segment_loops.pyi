@@ -1,4 +1,5 @@
-from leveret.storage.segment_store import QueueIndex, SegmentStore
+from leveret.storage.queue_index import QueueIndex
+from leveret.storage.segment_store import SegmentStore
 
 class CountingStore(SegmentStore):
     held: int

@@ -5,7 +5,8 @@ Messages here have no owner to hold beyond a counter. Times are taken by the cal
 
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-from leveret.storage.segment_store cimport QueueIndex, SegmentReader, SegmentStore
+from leveret.storage.queue_index cimport QueueIndex
+from leveret.storage.segment_store cimport SegmentReader, SegmentStore
 
 
 cdef class CountingStore(SegmentStore):

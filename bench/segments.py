@@ -18,7 +18,7 @@ from pathlib import Path
 from leveret.storage.commit_log import CommitLog
 from leveret.storage.local_log import LocalLog
 from leveret.storage.memory_log import MemoryLog
-from leveret.storage.segment_store import QueueIndex
+from leveret.storage.queue_index import QueueIndex
 
 from bench import segment_loops as loops
 

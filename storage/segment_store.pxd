@@ -5,36 +5,10 @@ and letting go of a message's memory means, and `SegmentReader` to take messages
 """
 
 from cpython.object cimport PyObject
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
-
-cdef struct Run:
-    # The messages of one queue within one segment: positions `first` to `first + span - 1`.
-    PyObject* queue             # its QueueIndex, borrowed from `SegmentStore.queues`
-    Segment* segment
-    uint64_t* settled           # a bit a position: 1 = settled, or never stored here
-    uint64_t first
-    uint64_t live_bytes         # body sizes of the live ones
-    uint32_t span
-    uint32_t live               # bits that are 0
-    uint32_t queue_id
-
-
-cdef struct Segment:
-    # Up to SEGMENT_BYTES of messages as one value in the log. Runs and their bitmaps lie in the same block of memory.
-    uint64_t segment_no
-    uint64_t value_size
-    uint32_t chunk_count
-    uint32_t message_count
-    uint32_t target_count       # messages times the queues each was stored for
-    uint32_t live               # of the targets
-    uint32_t unit               # bytes that count as live for each live target
-    uint32_t run_count
-    uint32_t slot               # its place in `SegmentStore.segments`
-    uint32_t candidate          # ... and in `candidates`, if it is flagged as one
-    uint32_t flags              # SEGMENT_*
-    PyObject* value             # the value itself (bytes, owned) while a batch that concerns it is under way; else NULL
-    Run* runs
+from leveret.storage.queue_index cimport QueueIndex
+from leveret.storage.segment cimport Pointers, Run, Segment
 
 
 cdef struct Entry:
@@ -63,13 +37,6 @@ cdef struct Moved:
     uint32_t body_size          # of the one message, if first = last
 
 
-cdef struct Pointers:
-    # A growing array of segments.
-    Segment** items
-    size_t count
-    size_t capacity
-
-
 cdef struct Building:
     # A segment being encoded: its value so far (bytes that nobody else knows yet, or NULL), and its runs.
     PyObject* value
@@ -82,36 +49,6 @@ cdef struct Building:
     uint32_t message_count
     uint32_t target_count
     uint64_t stamp              # which of all segments ever built, so that a queue can tell whether it has a run in this one
-
-
-cdef class QueueIndex:
-    """Where the messages of one queue lie. Made by `SegmentStore.open_queue` and `load` only; all counts are of messages."""
-
-    cdef readonly uint32_t queue_id
-    cdef readonly uint64_t live             # stored or waiting for a commit, not settled
-    cdef readonly uint64_t live_bytes       # sum of their body sizes
-    cdef readonly uint64_t stored_through   # every message up to this position is on disk or settled; moves in `batch_done`
-    cdef readonly uint64_t delivered        # as last given to `mark`, or loaded
-    cdef readonly uint64_t lease
-    cdef uint64_t highest                   # highest position ever added or loaded
-    cdef uint64_t flying_through            # `highest` when the batch under way was taken
-    # Runs with something live, ascending, in runs[run_head .. run_head + run_count].
-    cdef Run** runs
-    cdef size_t run_head
-    cdef size_t run_count
-    cdef size_t run_capacity
-    cdef size_t hint                        # the run found last
-    # Its entries of the batch that is gathering, ascending by position.
-    cdef uint32_t* open_entries
-    cdef size_t open_count
-    cdef size_t open_capacity
-    # Its newest run in the segment being built.
-    cdef uint64_t build_stamp
-    cdef uint32_t build_run
-    cdef ssize_t build_source
-    cdef bint marked                        # in SegmentStore.marks
-    cdef bint forgotten
-    cdef bint recorded                      # it may have a record in QUEUES
 
 
 cdef class SegmentReader:

@@ -15,20 +15,24 @@ When more of the stored bytes are waste than live, `take_batch` also writes the 
 positions, and drops those segments in the same commit; so too with many tiny segments. Until the commit is done, the old ones stand.
 """
 
-from cpython.bytes cimport _PyBytes_Resize, PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.bytes cimport _PyBytes_Resize, PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
 from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
-from libc.string cimport memcpy, memmove, memset
+from libc.string cimport memcpy, memset
+
+from leveret.storage.queue_index cimport QueueIndex, find_run, insert_run, lower_bound, remove_run, reserve_run
+from leveret.storage.segment cimport (
+    MESSAGE_HEAD_SIZE, SEGMENT_CANDIDATE, SEGMENT_DEAD, SEGMENT_DIRTY, SEGMENT_FLYING, SEGMENT_MOVING, SEGMENT_TOUCHED, TARGET_SIZE,
+    Cursor, Run, Segment, Target,
+    bit_is_set, clear_bit, cursor_over, drop_value, live_from, next_message, pointers_drop_flagged, pointers_push, pointers_reserve,
+    popcount, run_order, segment_free, segment_new, segment_order, set_bit, target_at, words_for,
+)
 
 from leveret.storage.commit_log import Table
 from leveret.storage.environment import ForeignStore, StoreFailed
 from leveret.storage.layout import CHUNK_BYTES, INDEX_KEY, QUEUE_KEY, QUEUE_VALUE, SEGMENT_KEY
-
-cdef extern from *:
-    int popcount "__builtin_popcountll"(unsigned long long word) noexcept nogil
-    int trailing_zeros "__builtin_ctzll"(unsigned long long word) noexcept nogil
 
 cdef enum:
     SEGMENT_BYTES = 65520       # with LMDB's page head, sixteen pages
@@ -41,22 +45,11 @@ cdef enum:
     GAP_MAX = 256               # a run with a longer hole costs more in bits than a second run
     RUNS_MAX = 8192             # of a segment; a run's number is a u16
     TARGETS_MAX = 4096          # of a message; with more it is stored again
-    DROPPED_MAX = 1000          # segments removed by one batch, so that a purge does not make one endless commit
-    CACHED_BYTES_MAX = 1 << 20
-    MESSAGE_HEAD_SIZE = 10
-    TARGET_SIZE = 14
     INDEX_HEAD_SIZE = 24
     INDEX_RUN_SIZE = 32
+    DROPPED_MAX = 1000          # segments removed by one batch, so that a purge does not make one endless commit
+    CACHED_BYTES_MAX = 1 << 20  # a value that is read is remembered up to this size
 
-cdef enum:
-    SEGMENT_FLYING = 1          # its first commit is under way
-    SEGMENT_DIRTY = 2           # in SegmentStore.dirty
-    SEGMENT_DEAD = 4            # in SegmentStore.dead, or its removal is under way
-    SEGMENT_MOVING = 8          # the batch under way writes a copy of it and removes it
-    SEGMENT_TOUCHED = 16        # settled in while it was moving
-    SEGMENT_CANDIDATE = 32      # in SegmentStore.candidates
-
-cdef int META = Table.META
 cdef int SEGMENTS = Table.SEGMENTS
 cdef int INDEX = Table.INDEX
 cdef int QUEUES = Table.QUEUES
@@ -68,163 +61,12 @@ cdef object pack_queue_value = QUEUE_VALUE.pack
 cdef int QUEUE_RECORD_SIZE = QUEUE_VALUE.size
 
 
-# --- bits, pointers, cursors: no objects, no exceptions but MemoryError -----------------------------------------------------------------
-
-cdef inline bint bit_is_set(const uint64_t* bits, uint64_t index) noexcept nogil:
-    return (bits[index >> 6] >> (index & 63)) & 1
-
-
-cdef inline void set_bit(uint64_t* bits, uint64_t index) noexcept nogil:
-    bits[index >> 6] |= <uint64_t>1 << (index & 63)
-
-
-cdef inline void clear_bit(uint64_t* bits, uint64_t index) noexcept nogil:
-    bits[index >> 6] &= ~(<uint64_t>1 << (index & 63))
-
-
-cdef inline size_t words_for(uint32_t span) noexcept nogil:
-    return (<size_t>span + 63) >> 6
-
-
-cdef bint live_from(const Run* run, uint64_t first) noexcept nogil:
-    """Whether something in the run is live at or after the position."""
-    cdef uint64_t offset = first - run.first if first > run.first else 0
-    cdef size_t word = offset >> 6
-    cdef uint64_t zeros
-    if offset >= run.span:
-        return False
-    zeros = ~run.settled[word] & (~<uint64_t>0 << (offset & 63))
-    while True:
-        if zeros:
-            return True
-        word += 1
-        if word == words_for(run.span):
-            return False
-        zeros = ~run.settled[word]
-
-
-cdef int pointers_reserve(Pointers* pointers, size_t count) except -1:
-    """Room for `count` in all, so that pushes up to there cannot fail."""
-    cdef size_t capacity
-    cdef Segment** items
-    if count <= pointers.capacity:
-        return 0
-    capacity = max(count, 2 * pointers.capacity, <size_t>16)
-    items = <Segment**>realloc(pointers.items, capacity * sizeof(Segment*))
-    if items == NULL:
-        raise MemoryError
-    pointers.items = items
-    pointers.capacity = capacity
-    return 0
-
-
-cdef inline void pointers_push(Pointers* pointers, Segment* segment) noexcept nogil:
-    pointers.items[pointers.count] = segment
-    pointers.count += 1
-
-
-cdef void pointers_drop_flagged(Pointers* pointers, uint32_t flags) noexcept nogil:
-    """Keep those without any of the flags."""
-    cdef size_t index
-    cdef size_t kept = 0
-    for index in range(pointers.count):
-        if not pointers.items[index].flags & flags:
-            pointers.items[kept] = pointers.items[index]
-            kept += 1
-    pointers.count = kept
-
-
-cdef void segment_free(Segment* segment) noexcept:
-    if segment.value != NULL:
-        Py_DECREF(<object>segment.value)
-    free(segment)
-
-
-cdef void drop_value(Segment* segment) noexcept:
-    cdef PyObject* value = segment.value
-    segment.value = NULL
-    if value != NULL:
-        Py_DECREF(<object>value)
-
-
-cdef Segment* segment_new(uint32_t run_count, size_t words) except NULL:
-    """A zeroed segment with its runs, followed by `words` of bitmap, all ones; the runs do not point there yet."""
-    cdef size_t head = sizeof(Segment) + run_count * sizeof(Run)
-    cdef Segment* segment = <Segment*>malloc(head + words * sizeof(uint64_t))
-    if segment == NULL:
-        raise MemoryError
-    memset(segment, 0, head)
-    memset(<uint8_t*>segment + head, 0xFF, words * sizeof(uint64_t))
-    segment.run_count = run_count
-    segment.runs = <Run*>(<uint8_t*>segment + sizeof(Segment))
-    return segment
-
-
-cdef struct Cursor:
-    # Over a segment's value: the message it stands on.
-    const uint8_t* at
-    const uint8_t* end
-    const uint8_t* targets
-    const uint8_t* data
-    uint32_t size
-    uint32_t body_size
-    uint32_t target_count
-
-
-cdef struct Target:
-    uint32_t run
-    uint32_t offset
-    uint64_t note
-
-
-cdef int next_message(Cursor* cursor) except -1:
-    """1 and the next message, or 0 at the end. What does not fit is damage."""
-    cdef uint16_t targets
-    cdef size_t left = cursor.end - cursor.at
-    if left == 0:
-        return 0
-    if left >= MESSAGE_HEAD_SIZE:
-        memcpy(&cursor.size, cursor.at, 4)
-        memcpy(&cursor.body_size, cursor.at + 4, 4)
-        memcpy(&targets, cursor.at + 8, 2)
-        cursor.target_count = targets
-        cursor.targets = cursor.at + MESSAGE_HEAD_SIZE
-        if left - MESSAGE_HEAD_SIZE >= <size_t>targets * TARGET_SIZE + cursor.size:
-            cursor.data = cursor.targets + <size_t>targets * TARGET_SIZE
-            cursor.at = cursor.data + cursor.size
-            return 1
-    raise StoreFailed("the value of a stored segment is damaged")
-
-
-cdef inline Target target_at(const Cursor* cursor, uint32_t index) noexcept nogil:
-    cdef Target target
-    cdef uint16_t run
-    cdef const uint8_t* at = cursor.targets + <size_t>index * TARGET_SIZE
-    memcpy(&run, at, 2)
-    memcpy(&target.offset, at + 2, 4)
-    memcpy(&target.note, at + 6, 8)
-    target.run = run
-    return target
-
-
-cdef Cursor cursor_over(object value):
-    cdef Cursor cursor
-    memset(&cursor, 0, sizeof(Cursor))
-    cursor.at = <const uint8_t*>PyBytes_AS_STRING(value)
-    cursor.end = cursor.at + PyBytes_GET_SIZE(value)
-    return cursor
-
-
-cdef int run_order(const void* left, const void* right) noexcept nogil:
-    cdef uint64_t first = (<Run**>left)[0].first
-    cdef uint64_t second = (<Run**>right)[0].first
-    return (first > second) - (first < second)
-
-
-cdef int segment_order(const void* left, const void* right) noexcept nogil:
-    cdef uint64_t first = (<Segment**>left)[0].segment_no
-    cdef uint64_t second = (<Segment**>right)[0].segment_no
-    return (first > second) - (first < second)
+cdef inline bint advance(Cursor* cursor) except -1:
+    """Whether there is a next message; the cursor stands on it."""
+    cdef int found = next_message(cursor)
+    if found < 0:
+        raise StoreFailed("the value of a stored segment is damaged")
+    return found
 
 
 cdef bint is_worth_moving(const Segment* segment, bint sparse, size_t small_bytes) noexcept nogil:
@@ -232,108 +74,6 @@ cdef bint is_worth_moving(const Segment* segment, bint sparse, size_t small_byte
     if segment.value_size < small_bytes:
         return True
     return sparse and segment.message_count > 1 and 2 * <uint64_t>segment.unit * segment.live < segment.value_size
-
-
-# --- the runs of a queue ----------------------------------------------------------------------------------------------------------------
-
-cdef class QueueIndex:
-    def __dealloc__(self):
-        free(self.runs)
-        free(self.open_entries)
-
-    @property
-    def first_position(self):
-        """Lowest position of a run with something live, written or being written; 0 if there is none."""
-        return self.runs[self.run_head].first if self.run_count else 0
-
-    @property
-    def last_position(self):
-        """Highest position ever added or loaded; 0 if there was none."""
-        return self.highest
-
-
-cdef size_t lower_bound(QueueIndex queue, uint64_t position) noexcept:
-    """Index of the first run that ends at or after the position; `run_count` if there is none. Cheap where it was asked before."""
-    cdef Run** runs = queue.runs + queue.run_head
-    cdef size_t low = 0
-    cdef size_t high = queue.run_count
-    cdef size_t middle = queue.hint
-    if middle < high:
-        if position < runs[middle].first + runs[middle].span:
-            if middle == 0 or position >= runs[middle - 1].first + runs[middle - 1].span:
-                return middle
-            high = middle
-        else:
-            low = middle + 1
-            if low == high or position < runs[low].first + runs[low].span:
-                queue.hint = low
-                return low
-    while low < high:
-        middle = (low + high) >> 1
-        if position < runs[middle].first + runs[middle].span:
-            high = middle
-        else:
-            low = middle + 1
-    queue.hint = low
-    return low
-
-
-cdef inline Run* find_run(QueueIndex queue, uint64_t position) noexcept:
-    """The run that spans the position, or NULL."""
-    cdef size_t index = lower_bound(queue, position)
-    cdef Run* run
-    if index == queue.run_count:
-        return NULL
-    run = queue.runs[queue.run_head + index]
-    return run if position >= run.first else NULL
-
-
-cdef int reserve_run(QueueIndex queue, size_t more) except -1:
-    """Room for so many runs more at the end."""
-    cdef size_t capacity
-    cdef Run** runs
-    if queue.run_head + queue.run_count + more <= queue.run_capacity:
-        return 0
-    if queue.run_head > queue.run_count + more:
-        memmove(queue.runs, queue.runs + queue.run_head, queue.run_count * sizeof(Run*))
-        queue.run_head = 0
-        return 0
-    capacity = max(2 * queue.run_capacity, queue.run_head + queue.run_count + more, <size_t>4)
-    runs = <Run**>realloc(queue.runs, capacity * sizeof(Run*))
-    if runs == NULL:
-        raise MemoryError
-    queue.runs = runs
-    queue.run_capacity = capacity
-    return 0
-
-
-cdef void insert_run(QueueIndex queue, Run* run) noexcept:
-    """Into its place; `reserve_run` was called."""
-    cdef size_t index = lower_bound(queue, run.first)
-    cdef Run** place = queue.runs + queue.run_head + index
-    if index < queue.run_count // 2 and queue.run_head:
-        memmove(queue.runs + queue.run_head - 1, queue.runs + queue.run_head, index * sizeof(Run*))
-        queue.run_head -= 1
-        place -= 1
-    else:
-        memmove(place + 1, place, (queue.run_count - index) * sizeof(Run*))
-    place[0] = run
-    queue.run_count += 1
-
-
-cdef void remove_run(QueueIndex queue, Run* run) noexcept:
-    """Nothing in it is live any more, or another takes its place. The shorter side of the array moves up."""
-    cdef size_t index = lower_bound(queue, run.first)
-    cdef Run** place = queue.runs + queue.run_head + index
-    assert index < queue.run_count and place[0] == run
-    if index < queue.run_count // 2:
-        memmove(queue.runs + queue.run_head + 1, queue.runs + queue.run_head, index * sizeof(Run*))
-        queue.run_head += 1
-    else:
-        memmove(place, place + 1, (queue.run_count - index - 1) * sizeof(Run*))
-    queue.run_count -= 1
-    if queue.run_count == 0:
-        queue.run_head = 0
 
 
 cdef size_t open_bound(QueueIndex queue, const Entry* entries, uint64_t position) noexcept:
@@ -670,7 +410,7 @@ cdef class SegmentStore:
             return 0
         value = self._value(segment)
         cursor = cursor_over(value)
-        while next_message(&cursor):
+        while advance(&cursor):
             for index in range(cursor.target_count):
                 target = target_at(&cursor, index)
                 if target.run != number or target.offset >= run.span:
@@ -751,7 +491,7 @@ cdef class SegmentStore:
                     number = <uint32_t>(run - run.segment.runs)
                     value = self._value(run.segment)
                     cursor = cursor_over(value)
-                    while next_message(&cursor):
+                    while advance(&cursor):
                         for target_index in range(cursor.target_count):
                             target = target_at(&cursor, target_index)
                             if target.run != number or target.offset >= span or bit_is_set(settled, target.offset):
@@ -892,7 +632,7 @@ cdef class SegmentStore:
             Py_DECREF(value)
             building.value = NULL
             cursor = cursor_over(value)
-            while next_message(&cursor):
+            while advance(&cursor):
                 for index in range(cursor.target_count):
                     target = target_at(&cursor, index)
                     clear_bit(segment.runs[target.run].settled, target.offset)
@@ -1247,7 +987,7 @@ cdef class SegmentStore:
         pointers_push(&batch.moved, segment)
         self._write_removal(batch, segment)
         cursor = cursor_over(value)
-        while next_message(&cursor):
+        while advance(&cursor):
             wanted = 0
             for index in range(cursor.target_count):
                 target = target_at(&cursor, index)

@@ -1,7 +1,8 @@
 from collections.abc import Callable
 
 from leveret.storage.commit_log import CommitLog
-from leveret.storage.segment_store import QueueIndex, SegmentStore
+from leveret.storage.queue_index import QueueIndex
+from leveret.storage.segment_store import SegmentStore
 
 class RecordingStore(SegmentStore):
     blocks_held: int

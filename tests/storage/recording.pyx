@@ -7,7 +7,8 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
-from leveret.storage.segment_store cimport QueueIndex, SegmentReader, SegmentStore
+from leveret.storage.queue_index cimport QueueIndex
+from leveret.storage.segment_store cimport SegmentReader, SegmentStore
 
 cdef struct Block:
     uint32_t references

@@ -19,7 +19,8 @@ from leveret.storage.environment import DiskFull
 from leveret.storage.faulty_log import FaultyLog
 from leveret.storage.local_log import LocalLog
 from leveret.storage.memory_log import MemoryLog
-from leveret.storage.segment_store import Batch, QueueIndex
+from leveret.storage.queue_index import QueueIndex
+from leveret.storage.segment_store import Batch
 from leveret.storage.verify import verify_log
 
 from tests.storage.recording import RecordingStore

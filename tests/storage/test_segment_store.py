@@ -13,7 +13,7 @@ from leveret.storage.faulty_log import FaultyLog
 from leveret.storage.layout import CHUNK_BYTES, INDEX_KEY, QUEUE_KEY, SEGMENT_KEY, Target, decode_index, decode_segment
 from leveret.storage.local_log import LocalLog
 from leveret.storage.memory_log import MemoryLog
-from leveret.storage.segment_store import QueueIndex
+from leveret.storage.queue_index import QueueIndex
 from leveret.storage.verify import verify_log
 
 from tests.storage.recording import RecordingStore
