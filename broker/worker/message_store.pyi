@@ -1,5 +1,6 @@
 from leveret.storage.commit_log import CommitLog
-from leveret.storage.segment_store import QueueIndex, SegmentReader, SegmentStore
+from leveret.storage.queue_index import QueueIndex
+from leveret.storage.segment_store import SegmentReader, SegmentStore
 
 def wall_offset_ms() -> int: ...
 

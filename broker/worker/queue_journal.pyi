@@ -1,5 +1,5 @@
 from leveret.queue.journal import Journal
-from leveret.storage.segment_store import QueueIndex
+from leveret.storage.queue_index import QueueIndex
 from leveret.worker.committer import Committer
 from leveret.worker.message_store import MessageStore
 from leveret.worker.state import ShardQueue

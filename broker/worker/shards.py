@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from leveret.config import Settings
-    from leveret.storage.segment_store import QueueIndex
+    from leveret.storage.queue_index import QueueIndex
     from leveret.worker.committer import Committer
     from leveret.worker.directory import QueueEntry
     from leveret.worker.state import ShardQueue
