@@ -39,6 +39,7 @@ Durability = Literal["disk", "os", "scratch"]
 FILES: Final = ("data.mdb", "lock.mdb")
 _NAMES: Final = {table: table.name.lower().encode() for table in Table}
 _ASCENDING: Final = (Table.SEGMENTS, Table.INDEX)  # new keys are nearly always the highest
+GIVE_BACK_S: Final = 0.05  # while a copy is made: a quick disk's 50 MB or so
 PAGES_AROUND_BYTES: Final = 1 << 16  # what the kernel maps around a page that is touched
 _U32: Final = struct.Struct("<I")
 
@@ -212,12 +213,23 @@ class LocalLog:
             if self._closed:
                 raise StoreFailed(f"{self._what} in {self.directory} are closed")
             self._copies += 1
+        done = threading.Event()
+        giving_back = threading.Thread(target=self._give_back_until, args=(done,), name="copy-pages", daemon=True)
+        giving_back.start()
         try:
             copy_environment(self._env, directory, self._what)
         finally:
+            done.set()
+            giving_back.join()  # before the map can go: what it gives back must still be ours
             with self._lock:
                 self._copies -= 1
                 self._close_unless_copied()
+
+    def _give_back_until(self, done: threading.Event) -> None:
+        """A copy is one call that touches the whole file; without this it would all count as ours."""
+        while not done.wait(GIVE_BACK_S):
+            self._resident.give_back()
+        self._resident.give_back()
 
     def close(self) -> None:
         """See `CommitLog`. While a copy is being made the file stays open until its end, because reading a closed one ends the process."""

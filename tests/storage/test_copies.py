@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import threading
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,8 @@ from leveret.storage.commit_log import Table
 from leveret.storage.definitions import Definitions
 from leveret.storage.environment import DiskFull, StoreFailed
 from leveret.storage.local_log import LocalLog
+
+from tests.deadline import eventually
 
 WITHIN_S = 20.0
 IDENTITY = b"0123456789abcdef"
@@ -77,6 +80,36 @@ def test_a_full_disk_is_told_as_such(log: LocalLog) -> None:
     disk: Any = Disk()
     with pytest.raises(DiskFull, match="no room for a copy of things"):
         environment.copy_environment(disk, log.directory, "things")
+    log.close()
+
+
+def resident_bytes(file: Path) -> int:
+    """How much of this process's map of the file is in its resident size."""
+    total, ours = 0, False
+    for line in Path("/proc/self/smaps").read_text(errors="replace").splitlines():
+        if re.match("[0-9a-f]+-[0-9a-f]+ ", line):
+            ours = line.endswith(str(file))
+        elif ours and line.startswith("Rss:"):
+            total += int(line.split()[1]) * 1024
+    return total
+
+
+def test_the_pages_that_a_copy_reads_do_not_stay_the_processs_memory(
+    log: LocalLog, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = log.directory / "data.mdb"
+    log.commit([(Table.SEGMENTS, number.to_bytes(12, "big"), bytes(1 << 20)) for number in range(64)])
+
+    def copy_and_wait(env: Any, directory: Path, what: str) -> None:
+        environment.copy_environment(env, directory, what)
+        for _ in log.scan(Table.SEGMENTS):
+            pass
+        assert eventually(lambda: resident_bytes(file) < 8 << 20, within_s=WITHIN_S), "it is given back while the copy goes on"
+
+    monkeypatch.setattr(local_log, "copy_environment", copy_and_wait)
+    log.copy_to(tmp_path / "copy")
+    assert resident_bytes(file) < 8 << 20
+    assert (tmp_path / "copy" / "data.mdb").stat().st_size > 64 << 20
     log.close()
 
 
