@@ -9,6 +9,7 @@ import contextlib
 import errno
 import logging
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
@@ -87,6 +88,9 @@ def open_environment(
         except lmdb.Error as error:
             raise StoreFailed(f"{what} in {directory} cannot be opened: {error}") from error
         else:
+            if _is_cut_short(environment, directory):
+                environment.close()
+                raise ForeignStore(f"{what} in {directory} cannot be read: the file was cut short")
             if sync:
                 _keep_names(directory, made)
             if map_bytes < wanted:
@@ -119,6 +123,28 @@ def _remote_file_system(directory: Path) -> str | None:
     number = f"{os.major(device)}:{os.minor(device)}"
     kinds = [line.partition(" - ")[2].split(" ", 1)[0] for line in lines if line.split(" ", 3)[2] == number]
     return next((kind for kind in kinds if kind in REMOTE_FILE_SYSTEMS), None)
+
+
+def _is_cut_short(environment: lmdb.Environment, directory: Path) -> bool:
+    """Whether pages that are in use lie beyond the end of the file: to read one would end the process (SIGBUS).
+
+    LMDB may have given the last pages back without ever writing them, so only a walk over all of them tells. Nothing has been read yet.
+    """
+    end = (environment.info()["last_pgno"] + 1) * environment.stat()["psize"]
+    return (directory / "data.mdb").stat().st_size < end and bool(page_problems(directory))
+
+
+def page_problems(directory: Path) -> list[str]:
+    """What is wrong with the pages of any environment, by LMDB's own walk over them: every page is reached once or free. It takes a byte of
+    memory for each page, and stops after some 200 problems.
+    """
+    import lmdb.verify  # only where something is wrong, or a tool asks
+
+    walk: Callable[..., list[object]] = lmdb.verify.verify
+    try:
+        return [str(problem) for problem in walk(str(directory), subdir=True)]
+    except (lmdb.verify.VerifyError, OSError) as error:
+        return [str(error)]
 
 
 def commit_failure(error: lmdb.Error, directory: Path, what: str, size_bytes: int) -> StoreError:

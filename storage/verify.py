@@ -12,9 +12,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
-import lmdb.verify
 from leveret.storage.commit_log import CommitLog, Table
-from leveret.storage.environment import StoreError
+from leveret.storage.environment import StoreError, page_problems
 from leveret.storage.layout import (
     CHUNK_BYTES,
     INDEX_KEY,
@@ -63,17 +62,6 @@ def verify_directory(directory: Path, progress: Progress | None = None) -> Itera
         yield Finding(str(directory), str(error))
     finally:
         log.close()
-
-
-def page_problems(directory: Path) -> list[str]:
-    """What is wrong with the pages of any environment, by LMDB's own walk over them: every page is reached once or free. It takes a byte of
-    memory for each page, and stops after some 200 problems.
-    """
-    walk: Callable[..., list[object]] = lmdb.verify.verify
-    try:
-        return [str(problem) for problem in walk(str(directory), subdir=True)]
-    except (lmdb.verify.VerifyError, OSError) as error:
-        return [str(error)]
 
 
 def verify_log(log: CommitLog, progress: Progress | None = None) -> Iterator[Finding]:

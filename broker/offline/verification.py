@@ -15,11 +15,11 @@ from leveret.router.entries import RECORDS_VERSION, Record, bring_forward
 from leveret.router.topology import BrokenRecord, Topology
 from leveret.storage.commit_log import Table
 from leveret.storage.definitions import read_definitions
-from leveret.storage.environment import StoreError
+from leveret.storage.environment import StoreError, page_problems
 from leveret.storage.layout import decode_index
 from leveret.storage.local_log import LocalLog
 from leveret.storage.quarantine import in_quarantine
-from leveret.storage.verify import page_problems, verify_directory
+from leveret.storage.verify import verify_directory
 
 FINDINGS_MAX: Final = 20  # so many of one part are told; a broken page makes hundreds
 

@@ -149,6 +149,20 @@ def test_another_environment_is_refused(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"not a database at all" * 1000, b"\0" * 8192], ids=["text", "zeros"])
+def test_a_file_that_was_cut_short_is_refused_before_anything_beyond_its_end_is_read(tmp_path: Path) -> None:
+    """To read there would end the process with SIGBUS; in a process of its own, so that it could not end this one."""
+    log = LocalLog(tmp_path / "log")
+    log.commit([(Table.SEGMENTS, SEGMENT[number], bytes(65_536)) for number in range(10)])
+    log.close()
+    path = tmp_path / "log" / "data.mdb"
+    os.truncate(path, path.stat().st_size // 2)
+    opening = "import sys, pathlib; from leveret.storage.local_log import LocalLog; LocalLog(pathlib.Path(sys.argv[1]))"
+    tried = subprocess.run([sys.executable, "-c", opening, str(tmp_path / "log")], capture_output=True, text=True, timeout=60)
+    assert tried.returncode == 1
+    assert "ForeignStore" in tried.stderr
+    assert "was cut short" in tried.stderr
+
+
 def test_a_file_that_is_no_database_is_refused(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "data.mdb").write_bytes(content)
     with pytest.raises(ForeignStore, match="does not hold messages of shard 0 of this broker"):
