@@ -939,7 +939,8 @@ cdef class SegmentStore:
             segment = self.segments.items[index]
             if segment.live and not segment.flags & SEGMENT_FLYING and is_worth_moving(segment, sparse, self.small_bytes if small else 0):
                 pointers_push(&self.candidates, segment)
-        qsort(self.candidates.items, self.candidates.count, sizeof(Segment*), segment_order)
+        if self.candidates.count > 1:
+            qsort(self.candidates.items, self.candidates.count, sizeof(Segment*), segment_order)
         for index in range(self.candidates.count):
             self.candidates.items[index].candidate = <uint32_t>index
             self.candidates.items[index].flags |= SEGMENT_CANDIDATE
@@ -1089,7 +1090,8 @@ cdef class SegmentStore:
             self.next_segment_no = segment_no + 1
         for queue in self.queues.values():
             runs = queue.runs + queue.run_head
-            qsort(runs, queue.run_count, sizeof(Run*), run_order)
+            if queue.run_count > 1:
+                qsort(runs, queue.run_count, sizeof(Run*), run_order)
             for index in range(1, queue.run_count):
                 if runs[index - 1].first + runs[index - 1].span > runs[index].first:
                     raise ForeignStore(f"the index holds position {runs[index].first} of queue {queue.queue_id} twice")
