@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Final, NamedTuple
 
 import lmdb
-from leveret.storage.environment import DATA_NAME, ForeignStore, StoreFailed, copy_environment, synchronise
+from leveret.storage.environment import DATA_NAME, ForeignStore, StoreFailed, copy_environment, page_problems, synchronise
 
 LOCK_NAME: Final = "lock.mdb"
 _NEW: Final = "compact.new"
@@ -27,9 +27,13 @@ class Compacted(NamedTuple):
 def compact(directory: Path, what: str) -> Compacted:
     """Rewrite the environment in `directory`, of which `what` names the contents in errors. A kill leaves the old file or the new one.
 
-    Needs room for the new file beside the old one. Raises `ForeignStore`, `DiskFull` or `StoreFailed`, and then the old file is as it was.
+    Its pages are walked first. Needs room for the new file beside the old one. Raises `ForeignStore`, `DiskFull` or `StoreFailed`, and then
+    the old file is as it was.
     """
     data, new = directory / DATA_NAME, directory / _NEW
+    if data.exists() and (problems := page_problems(directory)):
+        # LMDB believes what it reads: a file that was cut short would end this process.
+        raise ForeignStore(f"{what} in {directory} cannot be read: {problems[0]}; `leveret verify` tells more")
     try:
         before_bytes = data.stat().st_size
         shutil.rmtree(new, ignore_errors=True)  # of one that was killed

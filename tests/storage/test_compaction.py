@@ -87,6 +87,15 @@ def test_a_copy_that_is_not_like_the_original_does_not_take_its_place(sparse: Pa
     assert (sparse / "data.mdb").read_bytes() == before
 
 
+def test_a_file_that_was_cut_short_is_refused_and_left_alone(sparse: Path) -> None:
+    file = sparse / "data.mdb"
+    file.write_bytes(file.read_bytes()[:-4096])
+    before = file.read_bytes()
+    with pytest.raises(ForeignStore, match=r"messages in .* cannot be read: .*; `leveret verify` tells more"):
+        compact(sparse, "messages")
+    assert file.read_bytes() == before
+
+
 @pytest.mark.parametrize(
     ("content", "error", "sentence"),
     [
