@@ -6,6 +6,7 @@ import base64
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -20,6 +21,7 @@ from bench.node import end, spare_port, wait_ready
 
 _READY_S = 20.0
 _STOP_S = 20.0
+_HALT_S = 60.0
 
 
 class LeveretNode:
@@ -37,12 +39,18 @@ class LeveretNode:
         self.port = spare_port()
         self.http_port = spare_port()
         self._folder = Path(tempfile.mkdtemp(prefix="leveret-bench-node-"))
+        self.data_dir = self._folder / "data"
         self._log = self._folder / "console.log"
-        command = [sys.executable, "-m", "leveret", "start", "--data-dir", str(self._folder / "data"), "--workers", str(self.workers)]
-        command += ["--durability", durability]
+        self._durability = durability
+        self.start()
+
+    def start(self) -> None:
+        """Start it, again after `halt`, on the same data. Raises NodeFailed when it does not come up."""
+        command = [sys.executable, "-m", "leveret", "start", "--data-dir", str(self.data_dir), "--workers", str(self.workers)]
+        command += ["--durability", self._durability]
         command += ["--port", str(self.port), "--http-port", str(self.http_port), "--host", "127.0.0.1", "--http-host", "127.0.0.1"]
         began = time.monotonic()
-        with self._log.open("wb") as log:
+        with self._log.open("ab") as log:
             self._process = subprocess.Popen(
                 command,
                 cwd=self._folder,
@@ -58,6 +66,14 @@ class LeveretNode:
             self.stop()
             raise
         self.start_s = time.monotonic() - began
+
+    def halt(self, *, kill: bool = False) -> None:
+        """End it and keep its data: by SIGTERM, or with SIGKILL to every process."""
+        if kill:
+            os.killpg(self._process.pid, signal.SIGKILL)
+            self._process.wait()
+        else:
+            end(self._process, _HALT_S)
 
     @property
     def pid(self) -> int:

@@ -100,10 +100,11 @@ def rss_bytes(tree: list[Usage]) -> int:
     return sum(usage.rss_bytes for usage in tree)
 
 
-def pss_bytes(root_pid: int) -> int:
+def pss_bytes(root_pid: int, part: str = "Pss") -> int:
     """Proportional bytes of the whole tree: a page that n processes share counts 1/n for each, so nothing counts twice.
 
-    Falls back to the resident size of a process whose `smaps_rollup` may not be read.
+    part: a line of `/proc/<pid>/smaps_rollup`; "Pss_Anon" leaves out what the kernel can read again from files. Falls back to the
+    resident size of a process whose `smaps_rollup` may not be read.
     """
     total = 0
     for usage in process_tree(root_pid):
@@ -112,5 +113,5 @@ def pss_bytes(root_pid: int) -> int:
         except OSError:
             total += usage.rss_bytes
             continue
-        total += next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith("Pss:")), usage.rss_bytes)
+        total += next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(f"{part}:")), usage.rss_bytes)
     return total

@@ -12,6 +12,8 @@ cdef enum:
     # A commit this small is made in the loop itself, if the disk is quick: two thread hand-overs cost as much as the commit.
     INLINE_BYTES = 64 * 1024
     INLINE_WAITERS = 8
+    # How far ahead of what it hands out a busy queue's record is.
+    LEASE = 65_536
 
 
 cdef struct Waiter:             # publishes in a row of one channel, to be confirmed after the commit
@@ -43,6 +45,8 @@ cdef class Committer(Ending):
     cdef list asked                     # ... for the one under way
     cdef list batches                   # (store, batch) under way on the thread; None: no commit is
     cdef list errors                    # what the thread has found, for each of them
+    cdef bint urgent                    # somebody waits for what has gathered, or it is not to wait
+    cdef bint lingering                 # a timer is under way that commits what nobody waits for
     cdef bint flushed                   # this turn's output has been written
     cdef object thread
     cdef readonly object failed         # Future: the store is broken, the process must end
@@ -54,6 +58,7 @@ cdef class Committer(Ending):
     cdef bint closed
 
     cdef int want(self) except -1
+    cdef int want_soon(self) except -1
     cdef int wait_for(self, uint16_t origin, uint32_t channel_ref, uint64_t publish_no) except -1
     cdef bint has_work(self)
     cdef int begin(self) except -1

@@ -1,7 +1,9 @@
 """Group commit: when what has gathered in the worker's stores is written, and who hears of it.
 
 While one commit waits for the disk the next batch gathers; when it is done, everybody who waited for it is answered at once, and the next
-begins. There is no timer and no delay: a busy worker commits back to back, an idle one at the end of the turn that brought the message.
+begins. A message is never kept waiting: a busy worker commits back to back, an idle one at the end of the turn that brought the message.
+What nobody waits for, such as plain acks, goes with the next message's commit, or by itself LINGER_S later at most: a client that sends
+one message, waits for its confirm and sends the next would otherwise wait for the commit of the ack between the two as well.
 One round commits all shards of the worker, and answers after the last of them.
 
 Where a commit runs: on a thread of its own, or, if it is small and the disk has been quick, in the loop: for a single publisher who waits
@@ -32,7 +34,7 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 QUICK_S = 0.002                 # a disk whose commits take less is quick
-LEASE = 65_536
+LINGER_S = 0.01                 # how long what nobody waits for may gather
 BUSY_MS = 20
 EXACT_AFTER_S = 0.05
 PRESSURE_EVERY_S = 0.1
@@ -72,9 +74,22 @@ cdef class Committer(Ending):
 
     cdef int want(self) except -1:
         """There is something to write: a commit begins at the end of the turn, or when the one under way is done."""
+        self.urgent = True
         if self.batches is None and not self.ending_pending:
             return self.state.poller.want_ending(self)
         return 0
+
+    cdef int want_soon(self) except -1:
+        """There is something to write that nobody waits for: with the next commit, LINGER_S from now at the latest."""
+        if not self.urgent and not self.lingering and self.batches is None:
+            self.lingering = True
+            self.state.poller.loop.call_later(LINGER_S, self._linger_no_longer)
+        return 0
+
+    def _linger_no_longer(self):
+        self.lingering = False
+        if self.has_work() or self.marked:
+            self.want()
 
     cdef int wait_for(self, uint16_t origin, uint32_t channel_ref, uint64_t publish_no) except -1:
         """A publish whose message is in a store now: confirm it after the next commit."""
@@ -138,6 +153,7 @@ cdef class Committer(Ending):
         cdef list batches = []
         cdef uint64_t size = 0
         cdef double began_s
+        self.urgent = False
         self.take_marks()
         for store in self.stores:
             if store.has_work():
@@ -173,11 +189,15 @@ cdef class Committer(Ending):
             through = journal.queue.handed_through
             busy = now_ms - journal.marked_at_ms < BUSY_MS
             journal.marked_at_ms = now_ms
-            journal.store.mark(journal.index, through, through + LEASE if busy else through)
             if busy:
+                if journal.index.lease >= through + LEASE // 2:
+                    continue
+                journal.store.mark(journal.index, through, through + LEASE)
                 if not self.leased:
                     self.state.poller.loop.call_later(EXACT_AFTER_S, self._end_leases)
                 self.leased.add(journal)
+            else:
+                journal.store.mark(journal.index, through, through)
 
     def _end_leases(self):
         cdef QueueJournal journal
@@ -249,8 +269,10 @@ cdef class Committer(Ending):
         for journal in crowded:
             if journal.queue.journal is journal:
                 journal.relieve()
-        if self.gathering.count or self.marked or self.asking or (self.has_work() and not refused):
+        if self.urgent:
             return self.want()
+        if self.marked or (self.has_work() and not refused):
+            return self.want_soon()
         return 0
 
     def _retry(self):

@@ -11,7 +11,7 @@ from leveret.queue.journal cimport Page
 from leveret.queue.message cimport Message
 from leveret.queue.ring cimport ENTRY_STORED, Entry, Ring, ring_at
 from leveret.storage.segment_store cimport QueueIndex
-from leveret.worker.committer cimport Committer
+from leveret.worker.committer cimport LEASE, Committer
 from leveret.worker.message_store cimport MessageReader, MessageStore
 from leveret.worker.state cimport ShardQueue
 
@@ -47,12 +47,14 @@ cdef class QueueJournal(Journal):
 
     cdef int settle(self, uint64_t position, Message* message) except -1:
         self.store.settle(self.index, position, message.body_size)
-        return self.committer.want()
+        return self.committer.want_soon()
 
     cdef int mark(self) except -1:
         if self.store is None:
             return 0
         self.committer.marked.append(self)
+        if self.index.lease >= self.queue.handed_through + LEASE // 2:      # what is on the disk says so already
+            return self.committer.want_soon()
         return self.committer.want()
 
     cdef size_t page_out(self, Ring* ring, uint64_t* size) except? 0:

@@ -1,0 +1,6 @@
+from leveret.queue.consumer import Consumer
+from leveret.worker.state import ShardQueue
+
+class DrivenQueue(ShardQueue):
+    def put(self, body: bytes) -> bool: ...
+    def ack(self, consumer: Consumer, first: int, last: int) -> int: ...

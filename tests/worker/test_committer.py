@@ -1,0 +1,196 @@
+"""Group commit: what goes into which commit, and what waits for none."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Sequence
+
+import pytest
+from leveret.link.poller import Poller
+from leveret.storage.commit_log import Operation, Table
+from leveret.storage.layout import QUEUE_KEY, QUEUE_VALUE
+from leveret.storage.memory_log import MemoryLog
+from leveret.worker import committer as committing
+from leveret.worker.directory import Directory
+from leveret.worker.message_store import MessageStore
+from leveret.worker.queue_journal import QueueJournal
+from leveret.worker.state import WorkerState
+from tests.queue.recording import RecordingConsumer
+
+from tests.link.loop import run
+from tests.worker.driven_queue import DrivenQueue
+
+QUEUE = 7
+
+
+class NotingLog(MemoryLog):
+    """Keeps what each commit wrote, and can be waited for."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.written: list[list[Operation]] = []
+        self._changed = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    def commit(self, operations: Sequence[Operation]) -> None:
+        super().commit(operations)
+        self.written.append(list(operations))
+        self._loop.call_soon_threadsafe(self._changed.set)  # a large commit runs on a thread
+
+    async def until(self, is_so: Callable[[], object]) -> None:
+        """Wait until `is_so()`; it is asked again after each commit."""
+        while not is_so():
+            self._changed.clear()
+            await self._changed.wait()
+
+    def held(self, table: Table) -> list[bytes]:
+        """The values in a table."""
+        return [value for _, value in self.scan(table)]
+
+    def record(self) -> tuple[int, int]:
+        """How far the queue's record says it has handed out, and its lease; zeros if there is none."""
+        value = self.get(Table.QUEUES, QUEUE_KEY.pack(QUEUE))
+        delivered, lease = QUEUE_VALUE.unpack(value) if value else (0, 0)
+        return delivered, lease
+
+
+class Stage:
+    """A worker's durable queue with a consumer that takes everything, over a log in memory whose commits run in the loop."""
+
+    def __init__(self, poller: Poller) -> None:
+        self.state = WorkerState(poller, Directory(), 0, 1, 1 << 20)
+        self.committer = self.state.committer
+        self.log = NotingLog()
+        store = MessageStore(self.log, 0, self.committer.wall_offset_ms)
+        store.load()
+        self.committer.add_store(store)
+        self.committer.start()
+        self.queue = DrivenQueue(self.state, QUEUE, "q", "/", durable=True)
+        self.state.add_queue(self.queue)
+        self.queue.keep_journal(QueueJournal(self.queue, self.committer, store, store.open_queue(QUEUE)), True)
+        self.consumer = RecordingConsumer(b"c")
+        self.queue.add_consumer(self.consumer)
+        self.consumer.activate()
+
+    async def hand_out(self, body: bytes = b"body") -> int:
+        """Publish, have it delivered and wait until it is written. Gives the delivery's number."""
+        assert self.queue.put(body)
+        await self.committer.written()
+        return self.consumer.deliveries[-1][0]
+
+
+def staged(main: Callable[[Stage], Awaitable[None]]) -> None:
+    """Run `main(stage)` in a loop."""
+
+    async def on_stage(poller: Poller) -> None:
+        stage = Stage(poller)
+        try:
+            await main(stage)
+        finally:
+            stage.committer.close()
+
+    run(on_stage)
+
+
+async def turns(count: int = 20) -> None:
+    """Let the loop go round: whatever waits for no time and no descriptor has run."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+def test_an_ack_goes_with_the_next_messages_commit(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "LINGER_S", 3600.0)
+
+    async def main(stage: Stage) -> None:
+        delivery = await stage.hand_out(b"first")
+        assert len(stage.log.held(Table.SEGMENTS)) == 1
+        commits = stage.log.commits
+        for number in range(5):
+            assert stage.queue.ack(stage.consumer, delivery, delivery) == 1
+            await turns()
+            assert stage.log.commits == commits + number, "nobody waits for the ack"
+            delivery = await stage.hand_out(b"next")
+            assert stage.log.commits == commits + number + 1
+            assert len(stage.log.held(Table.SEGMENTS)) == 1, "the acked one went with it"
+
+    staged(main)
+
+
+def test_an_ack_alone_is_written_before_long() -> None:
+    async def main(stage: Stage) -> None:
+        delivery = await stage.hand_out()
+        stage.queue.ack(stage.consumer, delivery, delivery)
+        await stage.log.until(lambda: not stage.log.held(Table.SEGMENTS))
+        assert stage.log.held(Table.INDEX) == []
+
+    staged(main)
+
+
+def test_an_ack_that_somebody_asks_for_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "LINGER_S", 3600.0)
+
+    async def main(stage: Stage) -> None:
+        delivery = await stage.hand_out()
+        stage.queue.ack(stage.consumer, delivery, delivery)
+        await stage.committer.written()
+        assert stage.log.held(Table.SEGMENTS) == []
+
+    staged(main)
+
+
+def test_a_message_acked_in_its_own_turn_is_never_written() -> None:
+    async def main(stage: Stage) -> None:
+        stage.queue.put(b"body")
+        stage.queue.ack(stage.consumer, 1, 1)
+        await stage.committer.written()
+        assert {table for batch in stage.log.written for table, _, _ in batch} <= {Table.QUEUES}
+
+    staged(main)
+
+
+def test_acks_are_written_when_the_worker_closes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "LINGER_S", 3600.0)
+
+    async def main(stage: Stage) -> None:
+        delivery = await stage.hand_out()
+        stage.queue.ack(stage.consumer, delivery, delivery)
+        stage.committer.close()
+        assert stage.log.held(Table.SEGMENTS) == []
+        assert stage.log.record() == (1, 1), "and how far it had handed out, exactly"
+
+    staged(main)
+
+
+def test_a_busy_queue_writes_a_lease_and_then_nothing_until_half_of_it_is_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "BUSY_MS", 3_600_000)
+
+    async def main(stage: Stage) -> None:
+        await stage.hand_out()
+        await stage.hand_out()
+        _, lease = stage.log.record()
+        assert lease > 10_000, "positions, so that what is handed out during the next commits is covered by this one"
+        written = len(stage.log.written)
+        for _ in range(50):
+            await stage.hand_out()
+        assert len(stage.log.written) >= written + 50
+        assert not [batch for batch in stage.log.written[written:] for table, _, _ in batch if table == Table.QUEUES]
+        for _ in range(lease // 2):
+            stage.queue.put(b"")
+        await stage.committer.written()
+        assert stage.log.record()[1] > lease
+
+    staged(main)
+
+
+def test_a_queue_that_pauses_gives_its_lease_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "BUSY_MS", 3_600_000)
+    monkeypatch.setattr(committing, "EXACT_AFTER_S", 0.001)
+
+    async def main(stage: Stage) -> None:
+        for _ in range(3):
+            await stage.hand_out()
+        assert stage.log.record()[1] > 3
+        monkeypatch.setattr(committing, "BUSY_MS", 0)
+        await stage.log.until(lambda: stage.log.record() == (3, 3))
+
+    staged(main)
