@@ -33,6 +33,10 @@ class ForeignStore(StoreError):
     """The directory holds something else, another version, or something broken. Nothing was changed in it."""
 
 
+class DamagedSegment(StoreError):
+    """A stored segment does not hold what its index record says: its messages are lost, all others are as they were."""
+
+
 class DiskFull(StoreError):
     """There is no room for the batch; nothing of it was written."""
 

@@ -25,6 +25,7 @@ cdef enum:
     SEGMENT_MOVING = 8          # the batch under way writes a copy of it and removes it
     SEGMENT_TOUCHED = 16        # settled in while it was moving
     SEGMENT_CANDIDATE = 32      # in SegmentStore.candidates
+    SEGMENT_DAMAGED = 64        # its value cannot be read: nothing of it is moved
 
 
 cdef struct Run:

@@ -120,6 +120,7 @@ cdef class SegmentStore:
     cdef int settle_range(self, QueueIndex queue, uint64_t first, uint64_t last) except -1
     cdef int forget(self, QueueIndex queue) except -1
     cdef int mark(self, QueueIndex queue, uint64_t delivered, uint64_t lease) except -1
+    cdef bint holds(self, QueueIndex queue, uint64_t position) noexcept
     cdef int read(self, QueueIndex queue, uint64_t first, uint64_t last, SegmentReader reader) except -1
     cdef uint64_t run_end(self, QueueIndex queue, uint64_t first) noexcept
     cdef bint has_work(self) noexcept
@@ -129,6 +130,7 @@ cdef class SegmentStore:
     cdef int _settle_open(self, QueueIndex queue, size_t at) noexcept
     cdef int _settle_in_run(self, Run* run, uint64_t position, uint32_t body_size) except -1
     cdef uint64_t _settle_in_runs(self, QueueIndex queue, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
+    cdef uint64_t _settle_unread(self, Run* run, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
     cdef uint64_t _settle_part(self, Run* run, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
     cdef int _note_move(self, PyObject* queue, uint64_t first, uint64_t last, uint32_t body_size) except -1
     cdef void _touch(self, Segment* segment) noexcept
@@ -151,5 +153,6 @@ cdef class SegmentStore:
     cdef int _find_candidates(self) except -1
     cdef int _move_sparse(self, Batch batch) except -1
     cdef int _finish_copy(self, Batch batch) except -1
+    cdef object _sound_value(self, Segment* segment)
     cdef int _move_segment(self, Batch batch, Segment* segment) except -1
     cdef int _switch_to_copies(self, Batch batch) except -1

@@ -24,14 +24,16 @@ from libc.string cimport memcpy, memset
 
 from leveret.storage.queue_index cimport QueueIndex, find_run, insert_run, lower_bound, remove_run, reserve_run
 from leveret.storage.segment cimport (
-    MESSAGE_HEAD_SIZE, SEGMENT_CANDIDATE, SEGMENT_DEAD, SEGMENT_DIRTY, SEGMENT_FLYING, SEGMENT_MOVING, SEGMENT_TOUCHED, TARGET_SIZE,
+    MESSAGE_HEAD_SIZE, SEGMENT_CANDIDATE, SEGMENT_DAMAGED, SEGMENT_DEAD, SEGMENT_DIRTY, SEGMENT_FLYING, SEGMENT_MOVING, SEGMENT_TOUCHED, TARGET_SIZE,
     Cursor, Run, Segment, Target,
     bit_is_set, clear_bit, cursor_over, drop_value, live_from, next_message, pointers_drop_flagged, pointers_push, pointers_reserve,
     popcount, run_order, segment_free, segment_new, segment_order, set_bit, target_at, words_for,
 )
 
+import logging
+
 from leveret.storage.commit_log import Table
-from leveret.storage.environment import ForeignStore, StoreFailed
+from leveret.storage.environment import DamagedSegment, ForeignStore
 from leveret.storage.layout import CHUNK_BYTES, INDEX_KEY, QUEUE_KEY, QUEUE_VALUE, SEGMENT_KEY
 
 cdef enum:
@@ -50,6 +52,8 @@ cdef enum:
     DROPPED_MAX = 1000          # segments removed by one batch, so that a purge does not make one endless commit
     CACHED_BYTES_MAX = 1 << 20  # a value that is read is remembered up to this size
 
+log = logging.getLogger(__name__)
+
 cdef int SEGMENTS = Table.SEGMENTS
 cdef int INDEX = Table.INDEX
 cdef int QUEUES = Table.QUEUES
@@ -65,7 +69,7 @@ cdef inline bint advance(Cursor* cursor) except -1:
     """Whether there is a next message; the cursor stands on it."""
     cdef int found = next_message(cursor)
     if found < 0:
-        raise StoreFailed("the value of a stored segment is damaged")
+        raise DamagedSegment("the value of a stored segment is damaged")
     return found
 
 
@@ -350,7 +354,8 @@ cdef class SegmentStore:
     cdef int settle_range(self, QueueIndex queue, uint64_t first, uint64_t last) except -1:
         """Every live message from `first` to `last`, both included. How many there were.
 
-        Reads the log for at most the two segments that the range cuts (`StoreFailed`).
+        Reads the log for at most the two segments that the range cuts (`StoreFailed`). Where one is damaged, its messages count as equally
+        large.
         """
         cdef uint64_t body_bytes = 0
         cdef uint64_t count
@@ -408,18 +413,34 @@ cdef class SegmentStore:
         cdef Cursor cursor
         if first > run.first + run.span - 1 or not live_from(run, first):
             return 0
-        value = self._value(segment)
-        cursor = cursor_over(value)
-        while advance(&cursor):
-            for index in range(cursor.target_count):
-                target = target_at(&cursor, index)
-                if target.run != number or target.offset >= run.span:
-                    continue
-                position = run.first + target.offset
-                if first <= position <= last and not bit_is_set(run.settled, target.offset):
-                    count += 1
-                    body_bytes[0] += cursor.body_size
-                    self._settle_in_run(run, position, cursor.body_size)
+        try:
+            value = self._value(segment)
+            cursor = cursor_over(value)
+            while advance(&cursor):
+                for index in range(cursor.target_count):
+                    target = target_at(&cursor, index)
+                    if target.run != number or target.offset >= run.span:
+                        continue
+                    position = run.first + target.offset
+                    if first <= position <= last and not bit_is_set(run.settled, target.offset):
+                        count += 1
+                        body_bytes[0] += cursor.body_size
+                        self._settle_in_run(run, position, cursor.body_size)
+        except DamagedSegment:
+            count += self._settle_unread(run, first, last, body_bytes)
+        return count
+
+    cdef uint64_t _settle_unread(self, Run* run, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF:
+        """`_settle_part` where the value cannot be read."""
+        cdef uint64_t count = 0
+        cdef uint64_t position
+        cdef uint32_t size
+        for position in range(max(first, run.first), min(last, run.first + run.span - 1) + 1):
+            if not bit_is_set(run.settled, position - run.first):
+                size = <uint32_t>(run.live_bytes // run.live)
+                count += 1
+                body_bytes[0] += size
+                self._settle_in_run(run, position, size)
         return count
 
     cdef int forget(self, QueueIndex queue) except -1:
@@ -458,10 +479,16 @@ cdef class SegmentStore:
             index += 1
         return 0
 
+    cdef bint holds(self, QueueIndex queue, uint64_t position) noexcept:
+        """Whether that message can be read: committed, and not settled."""
+        cdef Run* run = find_run(queue, position)
+        return run != NULL and not run.segment.flags & SEGMENT_FLYING and not bit_is_set(run.settled, position - run.first)
+
     cdef int read(self, QueueIndex queue, uint64_t first, uint64_t last, SegmentReader reader) except -1:
         """Give the reader every live, committed message from `first` to `last`, ascending. How many there were.
 
-        Raises `StoreFailed` if the log cannot be read or its values are damaged, and whatever the reader raises.
+        Raises `StoreFailed` if the log cannot be read, `DamagedSegment` after what could be read before the damage, and whatever the reader
+        raises.
         """
         cdef int count = 0
         cdef size_t index
@@ -514,10 +541,10 @@ cdef class SegmentStore:
             return self.cached_value
         chunks = [self.log.get(SEGMENTS, pack_segment_key(segment.segment_no, chunk)) for chunk in range(segment.chunk_count)]
         if None in chunks:
-            raise StoreFailed(f"stored segment {segment.segment_no} is missing, or a part of it")
+            raise DamagedSegment(f"stored segment {segment.segment_no} is missing, or a part of it")
         value = chunks[0] if segment.chunk_count == 1 else b"".join(chunks)
         if <uint64_t>len(value) != segment.value_size:
-            raise StoreFailed(f"stored segment {segment.segment_no} has {len(value)} bytes, not {segment.value_size}")
+            raise DamagedSegment(f"stored segment {segment.segment_no} has {len(value)} bytes, not {segment.value_size}")
         if segment.value_size <= CACHED_BYTES_MAX:
             self.cached_no = segment.segment_no
             self.cached_value = value
@@ -789,8 +816,8 @@ cdef class SegmentStore:
     def take_batch(self):
         """Everything that is to be written now, as a `Batch`; it may be empty. The next one only after `batch_done` or `batch_failed`.
 
-        The removal of dead segments is spread over batches of DROPPED_MAX, those that died last first. Raises `StoreFailed` if segments
-        that are to be moved cannot be read.
+        The removal of dead segments is spread over batches of DROPPED_MAX, those that died last first. Raises `StoreFailed` if the log
+        cannot be read where segments are to be moved.
         """
         cdef Batch batch
         cdef Segment* segment
@@ -937,7 +964,7 @@ cdef class SegmentStore:
         pointers_reserve(&self.candidates, self.segments.count)
         for index in range(self.segments.count):
             segment = self.segments.items[index]
-            if segment.live and not segment.flags & SEGMENT_FLYING and is_worth_moving(segment, sparse, self.small_bytes if small else 0):
+            if segment.live and not segment.flags & (SEGMENT_FLYING | SEGMENT_DAMAGED) and is_worth_moving(segment, sparse, self.small_bytes if small else 0):
                 pointers_push(&self.candidates, segment)
         if self.candidates.count > 1:
             qsort(self.candidates.items, self.candidates.count, sizeof(Segment*), segment_order)
@@ -981,7 +1008,10 @@ cdef class SegmentStore:
         cdef QueueIndex queue
         cdef uint64_t position
         cdef Cursor cursor
-        value = self._value(segment)
+        value = self._sound_value(segment)
+        if value is None:
+            segment.flags |= SEGMENT_DAMAGED
+            return 0
         Py_INCREF(value)
         segment.value = <PyObject*>value  # read from here while the commit may have removed it
         segment.flags |= SEGMENT_MOVING
@@ -992,8 +1022,6 @@ cdef class SegmentStore:
             wanted = 0
             for index in range(cursor.target_count):
                 target = target_at(&cursor, index)
-                if target.run >= segment.run_count or target.offset >= segment.runs[target.run].span:
-                    raise StoreFailed(f"the value of stored segment {segment.segment_no} is damaged")
                 wanted += not bit_is_set(segment.runs[target.run].settled, target.offset)
             if not wanted:
                 continue
@@ -1008,6 +1036,24 @@ cdef class SegmentStore:
                     position = run.first + target.offset
                     self._build_target(queue, position, target.note, cursor.body_size, lower_bound(queue, position))
         return 0
+
+    cdef object _sound_value(self, Segment* segment):
+        """The value if all of it fits its index record, else None: half a segment must not be moved."""
+        cdef uint32_t index
+        cdef Target target
+        cdef Cursor cursor
+        try:
+            value = self._value(segment)
+            cursor = cursor_over(value)
+            while advance(&cursor):
+                for index in range(cursor.target_count):
+                    target = target_at(&cursor, index)
+                    if target.run >= segment.run_count or target.offset >= segment.runs[target.run].span:
+                        raise DamagedSegment(f"the value of stored segment {segment.segment_no} is damaged")
+        except DamagedSegment as error:
+            log.error("%s: it is left where it is", error)
+            return None
+        return value
 
     cdef int _finish_copy(self, Batch batch) except -1:
         """The segment built holds copies: until the commit is done, the queues know the originals."""

@@ -7,6 +7,7 @@ from leveret.queue.ring cimport Entry, Ring
 cdef struct Page:               # what one `page_in` has brought
     size_t count                # messages
     uint64_t size               # bytes of their bodies
+    size_t lost                 # messages that cannot be read any more, beside those
     uint64_t last               # nothing up to this position is paged out any more
 
 

@@ -34,7 +34,10 @@ cdef class Journal:
         raise NotImplementedError
 
     cdef int page_in(self, uint64_t first, Ring* into, Page* page) except -1:
-        """Read the oldest messages that are paged out, `first` or behind it, and add their entries to the ring; a bounded number."""
+        """Read the oldest messages that are paged out, `first` or behind it, and add their entries to the ring; a bounded number.
+
+        What cannot be read any more is told of in the log, and as `lost`.
+        """
         raise NotImplementedError
 
     cdef int drop_pages(self, uint64_t first, uint64_t last) except -1:

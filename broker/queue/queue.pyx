@@ -419,11 +419,14 @@ cdef class Queue:
                 self.ring.count < PAGE_IN_BELOW_MESSAGES
                 and self.ready_bytes - self.paged_bytes - self.tail_bytes < PAGE_IN_BELOW_BYTES)):
             self.journal.page_in(self.paged_first, &self.ring, &page)
-            assert page.count <= self.paged_count and page.size <= self.paged_bytes
-            self.paged_count -= page.count
+            assert page.count + page.lost <= self.paged_count and page.size <= self.paged_bytes
+            self.paged_count -= page.count + page.lost
             self.paged_bytes -= page.size
+            self.ready_count -= page.lost
             self.paged_first = page.last + 1
         if self.paged_count == 0:
+            self.ready_bytes -= self.paged_bytes        # of those that were lost
+            self.paged_bytes = 0
             self.join_tail()
         return 0
 

@@ -15,7 +15,11 @@ from leveret.worker.committer cimport LEASE, Committer
 from leveret.worker.message_store cimport MessageReader, MessageStore
 from leveret.worker.state cimport ShardQueue
 
-from leveret.storage.environment import StoreFailed
+import logging
+
+from leveret.storage.environment import DamagedSegment
+
+log = logging.getLogger(__name__)
 
 
 cdef int by_position(const void* left, const void* right) noexcept nogil:
@@ -66,10 +70,10 @@ cdef class QueueJournal(Journal):
         cdef MessageStore scratch = None
         while count < ring.count and scratched < SCRATCH_STEP_BYTES:
             entry = ring_at(ring, count)
-            if entry.flags & ENTRY_STORED:
-                if entry.position > self.index.stored_through:
-                    break
-            else:
+            if entry.flags & ENTRY_STORED and entry.position > self.index.stored_through:
+                break
+            # A message that was refused because the disk was full is not in the store, whatever its flag says.
+            if not entry.flags & ENTRY_STORED or (self.committer.commits_failed and not self.store.holds(self.index, entry.position)):
                 if scratch is None:
                     scratch = self.committer.need_scratch()
                     if scratch is None:
@@ -92,6 +96,7 @@ cdef class QueueJournal(Journal):
         cdef MessageStore scratch = self.committer.scratch
         cdef uint64_t last = 0
         cdef uint64_t end
+        cdef uint64_t damaged = 0           # from here on the store's part cannot be read
         cdef size_t durable
         cdef size_t index
         reader.wall_offset_ms = self.committer.wall_offset_ms
@@ -102,12 +107,21 @@ cdef class QueueJournal(Journal):
             if end and (last == 0 or end < last):
                 last = end
         last = min(last, self.queue.paged_last)
+        page.lost = 0
         if last < first:
-            raise self.committer.fail(StoreFailed(
-                f"the store has lost messages of queue '{self.queue.name}' in vhost '{self.queue.vhost}' behind position {first}"))
+            last = self.queue.paged_last
+            page.lost = self.queue.paged_count
+            log.error("%d messages of queue '%s' in vhost '%s' are lost: the store does not have them",
+                      page.lost, self.queue.name, self.queue.vhost)
         try:
             if self.index is not None:
-                self.store.read(self.index, first, last, reader)
+                try:
+                    self.store.read(self.index, first, last, reader)
+                except DamagedSegment as error:
+                    damaged = reader.entries[reader.count - 1].position + 1 if reader.count else first
+                    page.lost = self.store.settle_range(self.index, damaged, last)
+                    log.error("%d messages of queue '%s' in vhost '%s' are lost: %s",
+                              page.lost, self.queue.name, self.queue.vhost, error)
             durable = reader.count
             for index in range(durable):
                 reader.entries[index].flags = ENTRY_STORED

@@ -6,13 +6,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import time
 from typing import TYPE_CHECKING
 
 from leveret import refusal
 from leveret.refusal import Refusal
-from leveret.storage.environment import ForeignStore, StoreError
+from leveret.storage.environment import ForeignStore, StoreError, page_problems
 from leveret.storage.local_log import Durability, LocalLog
 from leveret.storage.quarantine import in_quarantine, set_aside, shard_of
 from leveret.supervisor.machine import memory_total_bytes
@@ -30,6 +31,9 @@ if TYPE_CHECKING:
     from leveret.worker.state import ShardQueue
 
 log = logging.getLogger(__name__)
+
+# A file in the shard's folder: its store has failed in a process before us. Before it is used again, all of its pages are looked at.
+SUSPECT = "suspect"
 
 
 class Shards:
@@ -77,6 +81,12 @@ class Shards:
 
     def _load(self, directory: Path, number: int, identity: bytes) -> tuple[MessageStore, dict[int, QueueIndex]]:
         durability: Durability = "os" if self._settings.durability == "os" else "disk"
+        if (directory / SUSPECT).exists():
+            log.warning("the store of shard %d has failed before: looking at all of its pages", number)
+            problems = page_problems(directory)
+            if problems:
+                raise ForeignStore(f"the messages of shard {number} in {directory} are damaged: {problems[0]}")
+            (directory / SUSPECT).unlink(missing_ok=True)
         local = LocalLog(directory, durability, identity=identity, shard=number)
         store = MessageStore(local, number, self._committer.wall_offset_ms)
         try:
@@ -94,6 +104,13 @@ class Shards:
         index = self._recovered.pop(entry.id)[1] if entry.id in self._recovered else store.open_queue(entry.id)
         queue.keep_journal(QueueJournal(queue, self._committer, store, index), True)
         queue.recover(index.live, index.live_bytes, index.first_position, index.last_position, max(index.delivered, index.lease))
+
+    def mark_suspect(self) -> None:
+        """A store has failed, and nobody knows what its disk still holds: the next process looks before it serves, or it would fail over
+        the same page again and again."""
+        for number in self.stores:
+            with contextlib.suppress(OSError):  # a disk that takes not even this is seen at the next start
+                (self._settings.data_dir / "shards" / str(number) / SUSPECT).touch()
 
     def set_aside(self) -> list[str]:
         """Paths of what was set aside of this worker's shards, in this run or an earlier one."""

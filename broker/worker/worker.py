@@ -602,19 +602,31 @@ def about_channel(subscription: Subscription) -> dict[str, Any]:
     }
 
 
+async def first_of(*futures: asyncio.Future[Any]) -> None:
+    """Wait until one of them is done."""
+    await asyncio.wait(futures, return_when=asyncio.FIRST_COMPLETED)
+
+
+def store_failure(worker: Worker) -> Refusal:
+    """Why the process ends. Nobody is answered any more: what was not confirmed may or may not be on the disk."""
+    worker.shards.mark_suspect()
+    return Refusal(f"{worker.state.committer.failed.result()}; the worker starts anew from what is on the disk", TEMPORARY)
+
+
 async def main(child: Child) -> None:
     """Serve until the supervisor asks for the end."""
     worker = Worker(child, worker_count=child.settings.workers)
-    await worker.loaded
+    failed = worker.state.committer.failed
+    await first_of(worker.loaded, failed)
+    if failed.done():
+        raise store_failure(worker)
+    worker.loaded.result()
     worker.meet_workers()
     worker.acceptor.start(child.listeners["amqp"])
     child.ready()
     shutdown: asyncio.Future[str] = asyncio.ensure_future(child.shutdown_requested)
-    failed = worker.state.committer.failed
-    ends: list[asyncio.Future[Any]] = [shutdown, failed]
-    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    await first_of(shutdown, failed)
     if failed.done():
-        # Nobody is answered any more: what was not confirmed may or may not be on the disk.
-        raise Refusal(f"{failed.result()}; the worker starts anew from what is on the disk", TEMPORARY)
+        raise store_failure(worker)
     await worker.shut_down(shutdown.result())
     worker.close()
