@@ -129,6 +129,7 @@ cdef class Queue:
     cdef bint is_full(self, uint32_t body_size) noexcept
     cdef int keep_rules(self) except -1
     cdef int expire(self) except -1
+    cdef int expire_all(self) except -1
     cdef int lose_head(self, uint32_t death) except -1
     cdef int bury(self, Entry* entry, uint32_t death) except -1
     cdef int reject(self, Consumer consumer, uint64_t first, uint64_t last) except -1

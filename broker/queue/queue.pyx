@@ -285,8 +285,7 @@ cdef class Queue:
         assert getter.queue is self
         if self.duties:
             self.touch()
-            while self.duties & KEEPS_TIME and self.expire():   # a slice at a time would let somebody get what is overdue
-                pass
+            self.expire_all()
         if self.ready_count == 0:
             self.get_empty += 1
             return 0
@@ -294,6 +293,7 @@ cdef class Queue:
             ledger_reserve(&getter.ledger)
         self.pop(entry)
         if self.duties & KEEPS_TIME:
+            self.expire_all()       # what is told to be left is what could be got
             self.watch()
         delivery_no[0] = getter.next_delivery_no
         getter.next_delivery_no += 1
@@ -342,7 +342,7 @@ cdef class Queue:
             self.pop(&entry)
             self.hand(consumer, &entry)
             budget -= 1
-        if self.duties & KEEPS_TIME:
+        if self.duties & (KEEPS_TIME | WATCHES_USE):
             overdue = overdue or self.expire()
             if not overdue:
                 self.watch()
@@ -534,6 +534,12 @@ cdef class Queue:
             head = self.head()
         return 0
 
+    cdef int expire_all(self) except -1:
+        """Drop all that is overdue at the front, which slices have nearly always done before: nobody may get what is overdue."""
+        while self.duties & KEEPS_TIME and self.expire():
+            pass
+        return 0
+
     cdef int lose_head(self, uint32_t death) except -1:
         """The oldest ready message has died. MemoryError: it has not."""
         cdef Entry entry
@@ -606,9 +612,8 @@ cdef class Queue:
         if self.duties & WATCHES_USE and self.consumer_count == 0 and self.now_ms() >= self.used_ms + self.expires_ms:
             self.unused()
             return
-        if not self.unfinished:     # else a pump is on its way
+        if not self.unfinished:     # else a pump is on its way; it sees to the next moment
             self.pump()
-        self.watch()
 
     def touch(self) -> None:
         """The queue is used: declared again, got from, or left by its last consumer just now."""

@@ -134,6 +134,7 @@ class Performance:
         self.record = Record("start")
         self.news = 0  # arrivals that were no answers to probes
         self.queues: dict[str, str] = {}  # those that may exist: name -> letter of the connection that may look
+        self.makes_letters = False  # a queue has been declared that does
         self.made_up: dict[str, dict[str, str]] = {kind: {} for kind in MADE_UP}
         self.generated: list[str] = []
         self.generated_tags: list[str] = []
@@ -252,7 +253,9 @@ class Performance:
         """One step, until the broker is quiet again."""
         self.record = Record(str(step))
         self.lingers = step.lingers
-        self.is_slow = step.operation in ("basic.cancel", "channel.close", "connection.close", "drop")
+        self.makes_letters |= any("x-dead-letter-exchange" in fields for fields in [step.arguments.get("arguments") or {}])
+        # Dead letters take ways of their own, in steps that nobody hears of.
+        self.is_slow = self.makes_letters or step.operation in ("basic.cancel", "channel.close", "connection.close", "drop")
         self.is_routed = step.operation == "tx.commit" or (step.operation == "publish" and bool(step.arguments.get("exchange")))
         client = self._client(step.connection, anew=step.ready)
         if step.operation == "drop":
@@ -641,8 +644,18 @@ def shown_properties(data: bytes) -> str:
         properties = decode_properties(data, typed=True)
     except AmqpError:
         return f"properties {data.hex()}"
+    if properties.headers is not None and "x-death" in properties.headers:
+        properties.headers = _steady(properties.headers)
     fields = ((name, getattr(properties, name)) for name in CONTENT_PROPERTIES)
     return "{" + ", ".join(f"{name}={value!r}" for name, value in fields if value is not None) + "}"
+
+
+def _steady(headers: dict[str, Any]) -> dict[str, Any]:
+    """A dead letter's headers in order, without times, and without x-last-death-*, which RabbitMQ has since 3.13."""
+    shown = {name: headers[name] for name in sorted(headers) if not name.startswith("x-last-death-")}
+    if isinstance(deaths := headers["x-death"].value, list) and all(isinstance(death.value, dict) for death in deaths):
+        shown["x-death"] = [{name: death.value[name] for name in sorted(death.value) if name != "time"} for death in deaths]
+    return shown
 
 
 CONTENT_PROPERTIES = (

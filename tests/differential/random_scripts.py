@@ -24,13 +24,16 @@ FEATURES = frozenset(
         "alternate exchange",
         "cc",
         "consumer priorities",
+        "dead letters",
         "exchange-to-exchange",
         "expiration",
         "flow",
         "headers exchange",
         "immediate",
         "internal exchanges",
+        "length limits",
         "reply-to",
+        "ttl",
         "tx",
         "user id",
     }
@@ -73,6 +76,7 @@ class _Maker:
         self.consumers: list[tuple[str, int, str, str]] = []
         self.confirming: set[tuple[str, int]] = set()
         self.body_number = 0
+        self.with_rules = bool(self.features & {"ttl", "length limits", "dead letters"}) and self.chance(0.4)
         self.here = ("A", 1)
         letters = self.random.choice(("A", "A", "AB", "AB", "AB", "ABC"))
         channels = self.random.choice((1, 1, 2, 2, 3))
@@ -159,11 +163,33 @@ class _Maker:
             fields = self.flags(0.3, "durable") | self.flags(0.2, "auto_delete") | self.flags(0.15, "exclusive")
             if self.chance(0.1):
                 fields["arguments"] = self.random.choice(({"x-unknown": 1}, {"x-queue-mode": "lazy"}, {"x-queue-type": "classic"}))
+            elif self.with_rules and self.chance(0.6):
+                fields["arguments"] = self.rules()
         if isinstance(name, str) and name in QUEUES:
             self.queues.setdefault(name, fields)
             if fields.get("exclusive"):
                 self.queue_owner.setdefault(name, self.here[0])
         return self.step("queue.declare", queue=name, **fields | self.flags(0.12, "passive", "nowait"))
+
+    def rules(self) -> dict[str, Any]:
+        """Arguments by which messages die. Times are none or longer than any script, so that all brokers agree on what is over."""
+        rules: dict[str, Any] = {}
+        if "ttl" in self.features:
+            if self.chance(0.35):
+                rules["x-message-ttl"] = self.random.choice((0, 0, 60_000_000, 60_000_000, -1, 315_360_000_001, "0", True))
+            if self.chance(0.1):
+                rules["x-expires"] = self.random.choice((60_000_000, 60_000_000, 0, -1, "x"))
+        if "length limits" in self.features and self.chance(0.35):
+            rules["x-max-length"] = self.random.choice((0, 1, 2, 2, 3, -1, None))
+        if "length limits" in self.features and self.chance(0.15):
+            rules["x-max-length-bytes"] = self.random.choice((0, 5, 60, 60, -1))
+        if "length limits" in self.features and self.chance(0.3):
+            rules["x-overflow"] = self.random.choice(("drop-head", "reject-publish", "reject-publish", "reject-publish-dlx", "drop", 1))
+        if "dead letters" in self.features and self.chance(0.7):
+            rules["x-dead-letter-exchange"] = self.random.choice(("", "", "", *EXCHANGES, "amq.fanout", "amq.topic", 5))
+        if "dead letters" in self.features and self.chance(0.6 if rules.get("x-dead-letter-exchange") == "" else 0.2):
+            rules["x-dead-letter-routing-key"] = self.random.choice((*QUEUES, *QUEUES, "k", "", 5))
+        return rules
 
     def bind_queue(self) -> Step:
         fields: dict[str, Any] = {"queue": self.queue(), "exchange": self.exchange(), "routing_key": self.random.choice((*KEYS, *PATTERNS))}
@@ -265,8 +291,10 @@ class _Maker:
             properties["user_id"] = self.random.choice(("guest", "guest", "somebody"))
         if "expiration" in self.features and self.chance(0.05):
             properties["expiration"] = self.random.choice(("60000000", "-1", "x", "", "1.5", "315360000001"))
+            if self.with_rules:
+                properties["expiration"] = self.random.choice(("0", "0", "60000000", "+0", "00"))
         if "cc" in self.features and self.chance(0.12):
-            name = self.random.choice(("CC", "BCC"))
+            name = "CC" if self.with_rules else self.random.choice(("CC", "BCC"))  # dead letters go to CC alone, see `intended.toml`
             keys = [self.random.choice((*QUEUES, "k", "k.one")) for _ in range(self.random.randrange(3))]
             properties["headers"] = properties.get("headers", {}) | {name: self.random.choice((keys, keys, keys, "q0", 5, [1]))}
         if "reply-to" in self.features and self.chance(0.06):

@@ -3,16 +3,18 @@
 Only the tests use them. Every message that goes in stays referenced here too, so that a test can tell at any time who else holds it.
 """
 
-from libc.stdint cimport uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 from libc.string cimport memcpy
 
 from leveret.queue.consumer cimport Consumer
 from leveret.queue.ledger cimport LEDGER_HOLES_MAX, Ledger
-from leveret.queue.message cimport Message, message_body, message_new, message_release
+from leveret.queue.message cimport MESSAGE_EXPIRES, Message, message_body, message_new, message_release
 from leveret.queue.queue cimport Queue
 from leveret.queue.ring cimport Entry, ring_at
 from leveret.queue.rotation cimport Level, Turn
+
+from leveret.codec.properties import Properties
 
 
 cdef bytes body_of(Message* message):
@@ -69,9 +71,14 @@ cdef class RecordingQueue(Queue):
     cdef size_t message_count
     cdef size_t message_capacity
     cdef public int pumps_due       # calls of `pump_later` not yet answered by `run_pump`
+    cdef public uint64_t clock_ms
+    cdef public object call_at_ms   # the latest moment asked for
+    cdef public int letters_came
+    cdef public int found_unused
 
     def __init__(self, **settings):
         super().__init__(1, "q", "/", **settings)
+        self.clock_ms = 1000
 
     def __dealloc__(self):
         cdef size_t index
@@ -83,14 +90,53 @@ cdef class RecordingQueue(Queue):
         self.pumps_due += 1
         return 0
 
+    cdef uint64_t now_ms(self) noexcept:
+        return self.clock_ms
+
+    cdef int call_at(self, uint64_t moment_ms) except -1:
+        self.call_at_ms = moment_ms
+        return 0
+
+    cdef int dead_letters_came(self) except -1:
+        self.letters_came += 1
+        return 0
+
+    cdef int unused(self) except -1:
+        self.found_unused += 1
+        return 0
+
+    def pass_time(self, uint64_t milliseconds):
+        """The clock goes on; the queue is called if it asked to be."""
+        self.clock_ms += milliseconds
+        while self.call_at_ms is not None and self.call_at_ms <= self.clock_ms:
+            self.call_at_ms = None
+            self.come_due()
+        while self.pumps_due:
+            self.run_pump()
+
+    def letters(self):
+        """(number, body, reason) of the dead letters that are not buried yet."""
+        cdef Ledger* ledger = &self.dead_letters.ledger
+        cdef size_t index
+        reasons = {4: "expired", 8: "rejected", 16: "maxlen"}
+        return [(ledger.slots[index].key, body_of(<Message*>ledger.slots[index].item), reasons[ledger.slots[index].flags & 28])
+                for index in range(ledger.head, ledger.tail) if ledger.slots[index].item != NULL]
+
+    def send_again(self, uint64_t first, uint64_t last):
+        return self.resend(first, last)
+
     def run_pump(self):
         """Answer one `pump_later`: whether there is more to do."""
         self.pumps_due -= 1
         return bool(self.pump())
 
-    def publish_body(self, bytes body not None):
+    def publish_body(self, bytes body not None, str expiration=None):
+        """What `publish` answers."""
         cdef const unsigned char* data = body
-        cdef Message* message = message_new(NULL, 0, NULL, 0, NULL, 0, <uint32_t>len(body), 0)
+        cdef bytes properties = Properties(expiration=expiration).encode()
+        cdef Message* message = message_new(
+            NULL, 0, NULL, 0, <const uint8_t*>properties, <uint32_t>len(properties), <uint32_t>len(body),
+            0 if expiration is None else MESSAGE_EXPIRES)
         if message == NULL:
             raise MemoryError
         memcpy(message_body(message), data, len(body))
@@ -99,7 +145,7 @@ cdef class RecordingQueue(Queue):
             self.messages = <Message**>realloc(self.messages, self.message_capacity * sizeof(Message*))
         self.messages[self.message_count] = message
         self.message_count += 1
-        self.publish(message)
+        return self.publish(message)
 
     def settle_range(self, Consumer consumer not None, uint64_t first, uint64_t last, int outcome):
         return self.settle(consumer, first, last, outcome)
