@@ -24,7 +24,8 @@ from libc.string cimport memcpy, memset
 
 from leveret.storage.queue_index cimport QueueIndex, find_run, insert_run, lower_bound, remove_run, reserve_run
 from leveret.storage.segment cimport (
-    MESSAGE_HEAD_SIZE, SEGMENT_CANDIDATE, SEGMENT_DAMAGED, SEGMENT_DEAD, SEGMENT_DIRTY, SEGMENT_FLYING, SEGMENT_MOVING, SEGMENT_TOUCHED, TARGET_SIZE,
+    MESSAGE_HEAD_SIZE, SEGMENT_CANDIDATE, SEGMENT_DAMAGED, SEGMENT_DEAD, SEGMENT_DIRTY, SEGMENT_FLYING, SEGMENT_MOVING,
+    SEGMENT_TOUCHED, TARGET_SIZE,
     Cursor, Run, Segment, Target,
     bit_is_set, clear_bit, cursor_over, drop_value, live_from, next_message, pointers_drop_flagged, pointers_push, pointers_reserve,
     popcount, run_order, segment_free, segment_new, segment_order, set_bit, target_at, words_for,
@@ -964,7 +965,9 @@ cdef class SegmentStore:
         pointers_reserve(&self.candidates, self.segments.count)
         for index in range(self.segments.count):
             segment = self.segments.items[index]
-            if segment.live and not segment.flags & (SEGMENT_FLYING | SEGMENT_DAMAGED) and is_worth_moving(segment, sparse, self.small_bytes if small else 0):
+            if segment.live == 0 or segment.flags & (SEGMENT_FLYING | SEGMENT_DAMAGED):
+                continue
+            if is_worth_moving(segment, sparse, self.small_bytes if small else 0):
                 pointers_push(&self.candidates, segment)
         if self.candidates.count > 1:
             qsort(self.candidates.items, self.candidates.count, sizeof(Segment*), segment_order)

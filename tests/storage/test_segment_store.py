@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 from leveret.storage.commit_log import CommitLog, Operation, Table
-from leveret.storage.environment import DiskFull, ForeignStore, StoreFailed
+from leveret.storage.environment import DamagedSegment, DiskFull, ForeignStore
 from leveret.storage.faulty_log import FaultyLog
 from leveret.storage.layout import CHUNK_BYTES, INDEX_KEY, QUEUE_KEY, SEGMENT_KEY, Target, decode_index, decode_segment
 from leveret.storage.local_log import LocalLog
@@ -417,7 +417,7 @@ def test_a_value_that_is_cut_short_is_an_error_and_not_a_message(log: MemoryLog,
     assert value is not None
     log.commit([(Table.SEGMENTS, SEGMENT_KEY.pack(1, 0), value[:size])])
     store = RecordingStore(log)
-    with pytest.raises(StoreFailed, match=f"segment 1 has {size} bytes, not {len(value)}"):
+    with pytest.raises(DamagedSegment, match=f"segment 1 has {size} bytes, not {len(value)}"):
         store.fetch(store.open_queue(1))
 
 
@@ -428,7 +428,7 @@ def test_a_value_whose_sizes_do_not_fit_is_an_error(log: MemoryLog, at: int) -> 
     assert value is not None
     log.commit([(Table.SEGMENTS, SEGMENT_KEY.pack(1, 0), value[:at] + b"\xff\xff" + value[at + 2 :])])
     store = RecordingStore(log)
-    with pytest.raises(StoreFailed, match="value of a stored segment is damaged"):
+    with pytest.raises(DamagedSegment, match="value of a stored segment is damaged"):
         store.fetch(store.open_queue(1))
 
 
@@ -436,7 +436,7 @@ def test_a_missing_value_is_an_error(log: MemoryLog) -> None:
     stored(log)
     log.commit([(Table.SEGMENTS, SEGMENT_KEY.pack(1, 0), None)])
     store = RecordingStore(log)
-    with pytest.raises(StoreFailed, match="segment 1 is missing"):
+    with pytest.raises(DamagedSegment, match="segment 1 is missing"):
         store.fetch(store.open_queue(2))
 
 
@@ -525,6 +525,27 @@ def test_what_is_settled_while_its_segment_moves_stays_settled(log: MemoryLog, g
     again = RecordingStore(log)
     assert {number: index.live for number, index in again.load().items() if index.live} == {1: len(expected) + 5}
     assert list(verify_log(log)) == []
+
+
+def test_a_damaged_segment_is_not_moved_and_can_be_settled(log: MemoryLog) -> None:
+    store, queue, _ = moving(log)
+    key, value = next(iter(log.scan(Table.SEGMENTS)))
+    log.commit([(Table.SEGMENTS, bytes(key), bytes(value)[:-10])])
+    commit_all(store)
+    assert store.moved_segments > 0
+    assert log.get(Table.SEGMENTS, bytes(key)) is not None, "it lies where it was"
+    last = store.end_of_run(queue, 1)
+    with pytest.raises(DamagedSegment):
+        store.fetch(queue, 1, last)
+    live = queue.live
+    # A part of its run, then the rest: what cannot be read can still be settled, and is then gone.
+    assert store.settle_many(queue, 1, 25) == 2
+    lost = store.settle_many(queue, 26, last)
+    assert 0 < lost < live
+    assert queue.live == live - 2 - lost
+    assert positions(store, queue)[0] > last
+    commit_all(store)
+    assert recovered(log, 1) == positions(store, queue) == list(range(positions(store, queue)[0], 4001, 10))
 
 
 def test_everything_settled_while_it_moves_leaves_nothing(log: MemoryLog) -> None:
