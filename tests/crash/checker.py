@@ -13,7 +13,7 @@ The rules, and what they grant a broker that may crash:
   within a session they go back once a crash at most.
 - **torn**: of a transaction whose answer is unknown, each queue has all or nothing.
 - **answer**: each publish is confirmed or nacked once, and nacked only while harm is done.
-- **connection**: none ends but by a crash.
+- **connection**: none ends but by a crash; while a worker stands still, who asks it something is told so after a while (404).
 """
 
 from __future__ import annotations
@@ -43,6 +43,7 @@ from tests.crash.ledger import (
     Unanswered,
 )
 
+NO_ANSWER = "is down or inaccessible"  # of a queue's worker
 SETTLED_AFTER_S = 5.0  # a commit takes milliseconds; so much is granted to a machine whose disk is shared
 
 
@@ -191,7 +192,9 @@ class _Record:
         return [
             Finding("connection", None, f"session {event.session} ended while no process had died: {event.why}")
             for at, event in enumerate(self.events)
-            if isinstance(event, Ended) and not self._hurt(opened[event.session], at, self.dirty)
+            if isinstance(event, Ended)
+            and not self._hurt(opened[event.session], at, self.dirty)
+            and not (NO_ANSWER in event.why and self._hurt(opened[event.session], at, self.harms))
         ]
 
     # --- the consumers' side

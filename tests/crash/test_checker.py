@@ -82,8 +82,8 @@ class Told:
         self.events.append(Opened(self.now(), number, Q))
         return self
 
-    def end(self, session: int) -> Told:
-        self.events.append(Ended(self.now(), session, "gone"))
+    def end(self, session: int, why: str = "gone") -> Told:
+        self.events.append(Ended(self.now(), session, why))
         return self
 
     def requeue(self, number: int) -> Told:
@@ -141,6 +141,9 @@ GOOD: dict[str, Callable[[Told], Told]] = {
     "requeued": lambda told: told.publish(1, 2).get(1).requeue(1).consume(2).consume(1, again=True),
     "a connection that a crash ended": lambda told: told.harm().end(1).over(),
     "a connection that a crash ended, noticed later": lambda told: told.crash().end(1),
+    "a channel that asked a worker which stood still": lambda told: (
+        told.harm(dirty=False).end(1, "queue 'q' is down or inaccessible").over()
+    ),
     "a whole transaction": lambda told: told.attempt(1, 2, group="g").harm().unanswered(1, 2).over().consume(1, 2),
     "no transaction": lambda told: told.attempt(1, 2, group="g").harm().unanswered(1, 2).over(),
 }
@@ -212,6 +215,7 @@ BAD: dict[str, tuple[str, Callable[[Told], Told]]] = {
     "a connection that ended in peace": ("connection", lambda told: told.end(1)),
     "a connection that ended with the router": ("connection", lambda told: told.harm(dirty=False).end(1).over()),
     "a connection made after the crash": ("connection", lambda told: told.crash().session(2).end(2)),
+    "a queue that was called inaccessible in peace": ("connection", lambda told: told.end(1, "queue 'q' is down or inaccessible")),
     "a client's own surprise": ("strange", lambda told: told.strange()),
 }
 

@@ -115,16 +115,15 @@ def test_what_was_settled_stays_settled_and_the_rest_keeps_its_place(fresh_node:
     queue = QUEUES[0]
     assert [body for body, _ in contents(node, queue, most=10)] == expected[:10]
     end(node, "stopped")
-    with connect_on(node, 1) as connection:  # the queue's worker is 0
-        channel = connection.channel()
-        held = [channel.basic_get(queue) for _ in range(5)]
-        assert [body for _, _, body in held] == expected[10:15]
-        assert not any(method.redelivered for method, _, _ in held)
-        channel.basic_ack(held[1][0].delivery_tag)
-        channel.basic_ack(held[3][0].delivery_tag)
-        channel.queue_declare(queue, passive=True)
-        between = publish(node, "between", dice)  # confirmed behind the acks, so these are on disk too
-        end(node, how)
+    channel = connect_on(node, 1).channel()  # the queue's worker is 0
+    held = [channel.basic_get(queue) for _ in range(5)]
+    assert [body for _, _, body in held] == expected[10:15]
+    assert not any(method.redelivered for method, _, _ in held)
+    channel.basic_ack(held[1][0].delivery_tag)
+    channel.basic_ack(held[3][0].delivery_tag)
+    channel.queue_declare(queue, passive=True)
+    between = publish(node, "between", dice)  # confirmed behind the acks, so these are on disk too
+    end(node, how)
     found = contents(node, queue)
     left = [expected[10], expected[12], expected[14]]
     assert [body for body, _ in found] == left + expected[15:] + between
