@@ -12,12 +12,14 @@ from pathlib import Path
 
 from lmdb import verify as lmdb_walk
 
+SCRATCH = "scratch"
 VERIFY_WITHIN_S = 120.0
 
 
 def environments(data_dir: Path) -> list[Path]:
-    """The directory of each environment, in order."""
-    return sorted(path.parent for path in data_dir.rglob("data.mdb"))
+    """The directory of each environment, in order; none of those whose content promises nothing and is wiped at the next start."""
+    found = [path.parent for path in data_dir.rglob("data.mdb")]
+    return sorted(path for path in found if SCRATCH not in path.relative_to(data_dir).parts)
 
 
 def verify_environments(data_dir: Path) -> int:

@@ -23,8 +23,9 @@ import httpx
 
 from tests.crash.checker import check
 from tests.crash.environments import verify_environments
-from tests.crash.ledger import HarmBegan, HarmEnded, Stopped, now_s
+from tests.crash.ledger import HarmBegan, HarmEnded, Nacked, Stopped, now_s
 from tests.crash.load import Load
+from tests.crash.tracer import Tracer
 from tests.deadline import eventually
 from tests.hostile.complaints import complaints
 from tests.node import Node
@@ -140,6 +141,39 @@ class Laboratory:
                     os.kill(pid, signal.SIGKILL)
             eventually(lambda: self._are_back(victims), within_s=BACK_WITHIN_S, what=f"{', '.join(victims)} back")
 
+    def fail_call(self, call: str, number: int, how: str, log: Path) -> str:
+        """Let the `number`th system call `call` of worker 0 on its environment be its last (`how` "killed"), or fail with the error `how`.
+
+        A worker that goes on after an error is killed, since what it believes about its file may be wrong. Tells what the worker did.
+        """
+        assert self.load is not None
+        ledger = self.load.ledger
+        name, pid = "worker-0", self.node.workers()[0]
+        pidfd = os.pidfd_open(pid)
+        inject = f"{'signal=SIGKILL' if how == 'killed' else f'error={how}'}:when={number}"
+        with self._under_harm(f"{call} {number} {how}", dirty=True):
+            nacked = sum(isinstance(event, Nacked) for event in ledger.events)
+            with Tracer(pid, environment_of(self.node, 0), (call,), log, inject) as tracer:
+
+                def has_happened() -> bool:
+                    return is_dead(pidfd) or (how != "killed" and tracer.injected())
+
+                eventually(has_happened, within_s=BACK_WITHIN_S, what=f"{call} number {number}")
+                if how == "killed":
+                    outcome = "killed"
+                else:
+                    # It may end, or refuse what the commit held; it may not go on as if the commit had been made.
+                    def has_owned_up() -> bool:
+                        return is_dead(pidfd) or sum(isinstance(event, Nacked) for event in ledger.events) > nacked
+
+                    eventually(has_owned_up, within_s=BACK_WITHIN_S, what=f"{name} ends or nacks after {how} of {call} number {number}")
+                    outcome = "ended" if is_dead(pidfd) else "nacked, and killed afterwards"
+            if not is_dead(pidfd):
+                os.kill(pid, signal.SIGKILL)
+            wait_dead(pidfd)
+            eventually(lambda: self._are_back({name: pid}), within_s=BACK_WITHIN_S, what=f"{name} back")
+        return outcome
+
     @contextlib.contextmanager
     def paused(self, name: str) -> Iterator[None]:
         """SIGSTOP this process for as long as the context lasts. No connection may end, and nothing may be lost."""
@@ -191,11 +225,17 @@ class Laboratory:
                 os.kill(pid, signal.SIGKILL)
                 wait_dead(pidfd)
             for name in victims:
-                folder = self.node.data_dir / "shards" / name.removeprefix("worker-")
-                if name.startswith("worker-") and folder.exists():
-                    verify_environments(folder)
+                if name.startswith("worker-"):
+                    self._verify_shards_of(int(name.removeprefix("worker-")))
         finally:
             os.kill(supervisor, signal.SIGCONT)
+
+    def _verify_shards_of(self, worker: int) -> None:
+        shards = [folder for folder in (self.node.data_dir / "shards").iterdir() if folder.name.isdecimal()]
+        own = [folder for folder in shards if int(folder.name) % self.node.worker_count == worker]
+        assert own, f"no shards of worker {worker} among {shards}"
+        for folder in own:
+            verify_environments(folder)
 
     def _are_back(self, victims: dict[str, int]) -> bool:
         try:
@@ -221,6 +261,14 @@ class Laboratory:
         return [complaint for complaint in complaints(self.node) if not any(sign in complaint.split("\n")[0] for sign in OUR_DOING)]
 
 
+def environment_of(node: Node, worker: int) -> Path:
+    """The data file of the first shard of this worker."""
+    shards = sorted(int(folder.name) for folder in (node.data_dir / "shards").iterdir() if folder.name.isdecimal())
+    own = [number for number in shards if number % node.worker_count == worker]
+    assert own, f"worker {worker} has none of the shards {shards}"
+    return node.data_dir / "shards" / str(own[0]) / "data.mdb"
+
+
 def steady_port() -> int:
     """A free TCP port of 127.0.0.1 that the system gives to no client: a node that is down for a moment finds it free again."""
     least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
@@ -230,6 +278,11 @@ def steady_port() -> int:
             probe.bind(("127.0.0.1", port))
             return port
     raise AssertionError(f"no free port below {least}")
+
+
+def is_dead(pidfd: int) -> bool:
+    """Whether the process behind `pidfd` has died (it may stay a zombie)."""
+    return bool(select.select([pidfd], [], [], 0)[0])
 
 
 def wait_dead(pidfd: int) -> None:
