@@ -37,12 +37,13 @@ class Tracer:
     """strace attached to `pid`, seeing the calls in `calls` on `path` only; a context.
 
     inject: strace's own words behind `-e inject=CALL:`, such as `signal=SIGKILL:when=3` or `error=EIO:when=1`.
+    options: of strace, about how it writes its log.
     """
 
-    def __init__(self, pid: int, path: Path, calls: tuple[str, ...], log: Path, inject: str = "") -> None:
+    def __init__(self, pid: int, path: Path, calls: tuple[str, ...], log: Path, inject: str = "", options: tuple[str, ...] = ()) -> None:
         self.log = log
         names = ",".join(calls)
-        command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-P", str(path), "-e", f"trace={names}"]
+        command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-P", str(path), "-e", f"trace={names}", *options]
         if inject:
             command += ["-e", f"inject={names}:{inject}"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

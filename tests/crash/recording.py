@@ -1,0 +1,160 @@
+"""A recording of what a process wrote to one LMDB data file and when it had the disk take it, and the files that a power cut may leave.
+
+Owns `parse`, which reads strace's log of the calls on that file, and `cuts`, which makes of base image and calls every file that could be
+found after a power cut: what was synced is there, of what was written since any part may be. Pure. `test_power_cut.py` records and judges.
+
+What the disk keeps, and what it may not: a write through a descriptor with O_DSYNC is on the disk when the call is done, any other when an
+fdatasync or fsync behind it is done. Until then each page of it may be there or not, in any combination.
+"""
+
+from __future__ import annotations
+
+import random
+import re
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from typing import NamedTuple
+
+PAGE_BYTES = 4096
+CALLS = ("pwrite64", "pwritev", "writev", "write", "lseek", "fdatasync", "fsync", "ftruncate", "msync")
+
+_LINE = re.compile(r"^(?P<pid>\d+) +(?P<at>\d+\.\d+) (?P<rest>.*)$")
+_RESUMED = re.compile(r"^<\.\.\. (?P<call>\w+) resumed>(?P<rest>.*)$")
+_CALL = re.compile(r"^(?P<call>\w+)\((?P<fd>\d+)(?:, )?(?P<arguments>.*)\) = (?P<result>-?\d+)")
+_STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
+
+
+class Write(NamedTuple):
+    """`data` at `offset`; `synced`: it is on the disk when the call is done. `at_s`: the wall clock when it began."""
+
+    at_s: float
+    offset: int
+    data: bytes
+    synced: bool
+
+
+class Sync(NamedTuple):
+    """All that was written before it is on the disk when it is done."""
+
+    at_s: float
+
+
+Call = Write | Sync
+
+
+def parse(lines: Iterable[str], synced_fds: set[int]) -> list[Call]:
+    """The calls of a log made with `-f -ttt -xx`, in order. synced_fds: descriptors that were opened with O_DSYNC or O_SYNC.
+
+    `AssertionError` for a line that does not fit, a string that strace has cut, a failed call, and for msync and ftruncate, which LMDB does
+    not use as we open it.
+    """
+    found: list[Call] = []
+    places: dict[int, int] = {}  # fd -> offset
+    open_calls: dict[str, tuple[float, str]] = {}  # pid -> when, and the beginning of the line
+    for line in lines:
+        match = _LINE.match(line.rstrip("\n"))
+        assert match, f"not a line of strace: {line[:120]!r}"
+        pid, at_s, rest = match["pid"], float(match["at"]), match["rest"]
+        if rest.startswith(("+++", "---")):
+            continue
+        if rest.endswith("<unfinished ...>"):
+            open_calls[pid] = at_s, rest.removesuffix("<unfinished ...>").rstrip()
+            continue
+        if resumed := _RESUMED.match(rest):
+            at_s, begun = open_calls.pop(pid)
+            rest = begun + resumed["rest"]
+        call = _CALL.match(rest)
+        assert call, f"not a call: {rest[:120]!r}"
+        name, fd, arguments, result = call["call"], int(call["fd"]), call["arguments"], int(call["result"])
+        assert result >= 0, f"failed: {rest[:120]!r}"
+        if name == "lseek":
+            places[fd] = result
+        elif name in ("fdatasync", "fsync"):
+            found.append(Sync(at_s))
+        elif name in ("pwrite64", "pwritev"):
+            data = _strings(arguments)
+            assert len(data) == result, f"wrote {result} of {len(data)} bytes: {name}"
+            offset = int(arguments.rsplit(", ", 1)[1])
+            found.append(Write(at_s, offset, data, fd in synced_fds))
+        elif name in ("write", "writev"):
+            data = _strings(arguments)
+            assert len(data) == result, f"wrote {result} of {len(data)} bytes: {name}"
+            found.append(Write(at_s, places[fd], data, fd in synced_fds))
+            places[fd] += result
+        else:
+            raise AssertionError(f"LMDB as we use it makes no call {name}")
+    return found
+
+
+def _strings(arguments: str) -> bytes:
+    parts = []
+    for text, cut in _STRING.findall(arguments):
+        assert not cut, "strace has cut a string: give it a larger -s"
+        parts.append(bytes.fromhex(text.replace("\\x", "")))
+    return b"".join(parts)
+
+
+@dataclass(frozen=True)
+class Cut:
+    """One file that may be found. `calls`: how many calls had begun; `before_s`: the power failed before this moment of the wall clock, so
+    what anybody had heard by then must be true of it; `kept`: what it holds of what was unsynced, in words."""
+
+    calls: int
+    before_s: float
+    kept: str
+    image: bytes
+
+
+def cuts(base: bytes, recorded: list[Call], dice: random.Random, *, subsets: int) -> Iterator[Cut]:
+    """Just before each sync is done: every beginning of the writes that it is about, and `subsets` random sets of their pages; and the end.
+
+    A cut at an earlier call leaves nothing that is not among these, and less had been heard by then.
+    """
+    disk = bytearray(base)
+    unsynced: list[Write] = []
+    for number, call in enumerate(recorded, 1):
+        if isinstance(call, Write):
+            unsynced.append(call)
+        if isinstance(call, Write) and not call.synced:
+            continue
+        yield from _images(disk, unsynced, dice, number, call.at_s, subsets)
+        if isinstance(call, Write):  # it takes along nothing that was written before it
+            _put(disk, unsynced.pop())
+        else:
+            for write in unsynced:
+                _put(disk, write)
+            unsynced.clear()
+    yield from _images(disk, unsynced, dice, len(recorded), float("inf"), subsets)
+
+
+def _images(disk: bytearray, unsynced: list[Write], dice: random.Random, number: int, before_s: float, subsets: int) -> Iterator[Cut]:
+    image = bytearray(disk)
+    yield Cut(number, before_s, "nothing unsynced", bytes(image))
+    for count, write in enumerate(unsynced, 1):
+        _put(image, write)
+        yield Cut(number, before_s, f"the first {count} of {len(unsynced)} unsynced writes", bytes(image))
+    pages = [page for write in unsynced for page in _pages(write)]
+    for _ in range(subsets if len(pages) > 1 else 0):
+        image = bytearray(disk)
+        share = dice.random()
+        kept = [page for page in pages if dice.random() < share]
+        for page in kept:  # in order: of two writes to one page the later one lies over the earlier
+            _put(image, page)
+        yield Cut(number, before_s, f"{len(kept)} of {len(pages)} unsynced pages", bytes(image))
+
+
+def _pages(write: Write) -> list[Write]:
+    """The write, cut where pages end."""
+    parts = []
+    at = 0
+    while at < len(write.data):
+        size = min(PAGE_BYTES - (write.offset + at) % PAGE_BYTES, len(write.data) - at)
+        parts.append(write._replace(offset=write.offset + at, data=write.data[at : at + size]))
+        at += size
+    return parts
+
+
+def _put(image: bytearray, write: Write) -> None:
+    if len(image) < write.offset:
+        image.extend(bytes(write.offset - len(image)))
+    image[write.offset : write.offset + len(write.data)] = write.data

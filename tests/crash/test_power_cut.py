@@ -1,0 +1,250 @@
+"""The power fails: of what a worker wrote since its last sync any part may be there. All such files must be sound, with what was confirmed.
+
+A worker's calls on its data file are recorded by strace while publishers get their confirms. Then, for every sync of the recording, the
+files that a power cut there could leave are made, verified, and searched for each message that was confirmed by then.
+`LEVERET_CRASH_CUTS` is how many messages are published for it.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+import re
+import shutil
+import time
+from pathlib import Path
+
+import pytest
+from leveret.storage.commit_log import Table
+from leveret.storage.layout import INDEX_KEY, decode_index, decode_segment
+from leveret.storage.local_log import LocalLog
+from leveret.storage.verify import verify_directory
+
+from tests.crash.consumer import Consumer, drain
+from tests.crash.environments import environments
+from tests.crash.laboratory import environment_of, tell
+from tests.crash.ledger import Confirmed, Ledger, MessageId
+from tests.crash.publisher import Publisher, Route
+from tests.crash.recording import CALLS, Cut, Sync, Write, cuts, parse
+from tests.crash.tracer import Tracer, require_strace
+from tests.node import Node
+
+MESSAGES = int(os.environ.get("LEVERET_CRASH_CUTS", "150"))
+SEED = int(os.environ.get("LEVERET_CRASH_SEED") or random.SystemRandom().randrange(10**6))
+SUBSETS = 2  # random parts of what is unsynced, for each place
+STARTS = 2  # cuts from which a whole node is started
+QUEUES = ("cut.a", "cut.b")
+CHURNED, CHURNER = "cut.churned", "c9"  # consumed all the time, so that commits remove and reuse pages
+O_DSYNC = 0o10000
+ID = re.compile(rb"(c\d+/\d+)")
+
+
+def synced_descriptors(pid: int, path: Path) -> set[int]:
+    """The descriptors of a process on this file that write through to the disk."""
+    found = set()
+    for link in Path(f"/proc/{pid}/fd").iterdir():
+        if os.readlink(link) == str(path):
+            flags = int(Path(f"/proc/{pid}/fdinfo/{link.name}").read_text().split("flags:")[1].split()[0], 8)
+            if flags & O_DSYNC:
+                found.add(int(link.name))
+    return found
+
+
+def live_messages(directory: Path) -> list[MessageId]:
+    """Every message that the shard in `directory` would give to its queues, once for each queue."""
+    log = LocalLog(directory, identity=None, shard=None)
+    try:
+        found = []
+        values: dict[int, bytes] = {}
+        for key, value in log.scan(Table.SEGMENTS):
+            segment_no = int.from_bytes(key[:8], "big")
+            values[segment_no] = values.get(segment_no, b"") + value
+        for key, value in log.scan(Table.INDEX):
+            index = decode_index(value)
+            for message in decode_segment(values[INDEX_KEY.unpack(key)[0]]):
+                live = sum(not index.runs[target.run].settled >> target.offset & 1 for target in message.targets)
+                name = ID.search(message.data)
+                assert name, "a message without an id"
+                found += [MessageId.parse(name[1].decode())] * live
+        return found
+    finally:
+        log.close()
+
+
+class Recording:
+    """One node with one worker, and what its commits wrote while `Publisher`s published `MESSAGES` messages to two queues."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.ledger = Ledger()
+        dice = random.Random(SEED)
+        self.node = Node(folder / "data", workers=1).start()
+        try:
+            self._record(dice)
+        finally:
+            self.node.kill()
+
+    def _record(self, dice: random.Random) -> None:
+        node, ledger = self.node, self.ledger
+        with node.connect() as connection:
+            channel = connection.channel()
+            for queue in QUEUES:
+                channel.queue_declare(queue, durable=True)
+                channel.queue_bind(queue, "amq.fanout")
+            channel.queue_declare(CHURNED, durable=True)
+        data = environment_of(node, 0)
+        pid = node.workers()[0]
+        routes = [[Route("", queue, (queue,)) for queue in QUEUES], [Route("amq.fanout", "", QUEUES)], [Route("", QUEUES[0], QUEUES[:1])]]
+        publishers = [
+            Publisher(f"c{number}", node, ledger, routes[number], random.Random(dice.random()), rate=400, window=(40, 20, 1)[number])
+            for number in range(3)
+        ]
+        churner = Publisher(CHURNER, node, ledger, [Route("", CHURNED, (CHURNED,))], random.Random(dice.random()), rate=200, window=20)
+        consumer = Consumer(node, ledger, CHURNED, random.Random(dice.random()), prefetch=20)
+        log = self.folder / "calls.strace"
+        self.clock_s = time.time() - time.monotonic()
+        synced = synced_descriptors(pid, data)
+        with Tracer(pid, data, CALLS, log, options=("-ttt", "-xx", "-s", str(1 << 22))):
+            self.base = data.read_bytes()
+            assert not log.read_text(), "the node was idle, and wrote all the same"
+            consumer.start()
+            for publisher in (churner, *publishers):
+                publisher.start()
+            ledger.wait_for_confirms(MESSAGES)
+            for publisher in (churner, *publishers):
+                publisher.finish()
+            consumer.finish()
+        with log.open() as lines:
+            self.calls = parse(lines, synced)
+        self.final = data.read_bytes()
+
+    def confirmed_before(self, at_s: float) -> set[MessageId]:
+        """What had been confirmed by this moment of the wall clock, and nobody consumes."""
+        confirmed = (event for event in self.ledger.events if isinstance(event, Confirmed) and event.at_s + self.clock_s < at_s)
+        return {event.message for event in confirmed if event.message.publisher != CHURNER}
+
+    def queues(self) -> dict[MessageId, int]:
+        """How many queues each message was published to."""
+        return {event.message: len(event.queues) for event in self.ledger.events if hasattr(event, "queues")}
+
+
+@pytest.fixture(scope="module")
+def recording(tmp_path_factory: pytest.TempPathFactory) -> Recording:
+    require_strace()
+    tell(f"LEVERET_CRASH_SEED={SEED}")
+    return Recording(tmp_path_factory.mktemp("power"))
+
+
+def place(cut: Cut, directory: Path) -> Path:
+    """The cut's file as an environment."""
+    shutil.rmtree(directory, ignore_errors=True)
+    directory.mkdir()
+    (directory / "data.mdb").write_bytes(cut.image)
+    return directory
+
+
+@pytest.mark.timeout(600)
+def test_what_was_confirmed_before_the_power_failed_is_there(recording: Recording, tmp_path: Path) -> None:
+    memory = Path("/dev/shm") if os.access("/dev/shm", os.W_OK) else tmp_path
+    writes = sum(isinstance(call, Write) for call in recording.calls)
+    tell(f"{len(recording.calls)} calls, {writes} of them writes, for {recording.ledger.confirmed} confirmed messages")
+    assert writes and any(isinstance(call, Sync) for call in recording.calls)
+    assert any(call.synced for call in recording.calls if isinstance(call, Write)), "the page that makes a commit valid goes to the disk"
+    queues = recording.queues()
+    directory = memory / f"leveret-cut-{os.getpid()}"
+    count = 0
+    try:
+        for cut in cuts(recording.base, recording.calls, random.Random(SEED), subsets=SUBSETS):
+            what = f"seed {SEED}, in or after call {cut.calls} of {len(recording.calls)}, {cut.kept}"
+            place(cut, directory)
+            assert [f"{finding.where}: {finding.what}" for finding in verify_directory(directory)] == [], what
+            found = live_messages(directory)
+            copies = {message: found.count(message) for message in set(found)}
+            assert all(copies[message] <= queues[message] for message in copies), f"a message twice in a queue; {what}"
+            missing = [message for message in recording.confirmed_before(cut.before_s) if copies.get(message) != queues[message]]
+            assert missing == [], what
+            count += 1
+    finally:
+        shutil.rmtree(directory, ignore_errors=True)
+    tell(f"{count} files that a power cut may leave, each of them whole")
+    assert count > sum(isinstance(call, Sync) for call in recording.calls)
+    assert cut.image == recording.final, "the recording is not all that was written"
+
+
+@pytest.mark.timeout(300)
+def test_a_node_starts_from_what_a_power_cut_left(recording: Recording, tmp_path: Path) -> None:
+    """All the way: definitions as they were, the shard's file as it was cut, and clients that ask for their messages."""
+    dice = random.Random(SEED)
+    every = list(cuts(recording.base, recording.calls, dice, subsets=SUBSETS))
+    for cut in dice.sample(every[len(every) // 3 :], STARTS):
+        data = tmp_path / "data"
+        shutil.rmtree(data, ignore_errors=True)
+        shutil.copytree(recording.node.data_dir, data, ignore=shutil.ignore_patterns("*.lock", "lock.mdb", "node.json", "scratch"))
+        place(cut, environment_of(Node(data, workers=1), 0).parent)
+        node = Node(data, workers=1).start()
+        try:
+            ledger = Ledger()
+            for queue in QUEUES:
+                drain(node, ledger, queue)
+        finally:
+            node.stop()
+        got = [event.message for event in ledger.events if type(event).__name__ == "Received"]
+        queues = recording.queues()
+        expected = recording.confirmed_before(cut.before_s)
+        assert expected, "a cut so early says nothing"
+        assert [message for message in expected if got.count(message) != queues[message]] == []
+        assert len(environments(data)) >= 2
+
+
+# --- the recording itself
+
+LOG = r"""
+10 100.5 lseek(7, 8192, SEEK_SET) = 8192
+10 100.6 writev(7, [{iov_base="\x61\x62", iov_len=2}, {iov_base="\x63", iov_len=1}], 2) = 3
+11 100.7 pwrite64(7, "\x64" <unfinished ...>
+11 100.8 <... pwrite64 resumed>, 1, 4096) = 1
+10 100.9 fdatasync(7) = 0
+10 101.0 pwrite64(8, "\x65\x66", 2, 10) = 2
+10 101.1 --- SIGUSR1 {si_signo=SIGUSR1} ---
+""".strip().split("\n")
+
+
+def test_the_log_of_strace_becomes_writes_and_syncs() -> None:
+    assert parse(LOG, {8}) == [
+        Write(100.6, 8192, b"abc", False),
+        Write(100.7, 4096, b"d", False),
+        Sync(100.9),
+        Write(101.0, 10, b"ef", True),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ('10 1.0 pwrite64(7, "\\x61"..., 100, 0) = 100', "cut a string"),
+        ('10 1.0 pwrite64(7, "\\x61\\x62", 2, 0) = 1', "wrote 1 of 2"),
+        ('10 1.0 pwrite64(7, "\\x61", 1, 0) = -1 EIO (Input/output error)', "failed"),
+        ("10 1.0 msync(7, 4096, MS_SYNC) = 0", "makes no call msync"),
+        ("nonsense", "not a line"),
+    ],
+)
+def test_a_log_that_does_not_tell_all_is_refused(line: str, says: str) -> None:
+    with pytest.raises(AssertionError, match=says):
+        parse([line], set())
+
+
+def test_cuts_are_every_mixture_of_what_is_not_synced() -> None:
+    calls = [Write(1.0, 0, b"a", False), Write(2.0, 4095, b"bc", False), Sync(3.0), Write(4.0, 1, b"d", True)]
+    found = list(cuts(b"", calls, random.Random(1), subsets=300))
+    full = b"a" + bytes(4094) + b"bc"
+    in_sync = {cut.image for cut in found if cut.calls == 3}
+    assert in_sync == {b"", b"a", full, full[:4096], bytes(4095) + b"b", bytes(4096) + b"c", bytes(4095) + b"bc", b"a" + bytes(4095) + b"c"}
+    assert {cut.before_s for cut in found if cut.calls == 3} == {3.0}
+    assert {cut.image for cut in found if cut.before_s == 4.0} == {full, b"ad" + full[2:]}
+    assert [cut.image for cut in found if cut.before_s == float("inf")] == [b"ad" + full[2:]]
+
+
+def test_a_write_that_goes_through_takes_no_other_along() -> None:
+    calls = [Write(1.0, 4096, b"data", False), Write(2.0, 0, b"head", True)]
+    images = {cut.image for cut in cuts(bytes(4096), calls, random.Random(1), subsets=30) if cut.before_s == float("inf")}
+    assert b"head" + bytes(4092) in images
