@@ -7,6 +7,7 @@ BENCH_ARGS  ?=
 FUZZ_S      ?= 60
 SCRIPTS     ?= 3000
 SEED        ?= 1000000
+ROUNDS      ?= 1000
 
 VENV     := .venv
 BIN      := $(VENV)/bin
@@ -18,7 +19,7 @@ PACKAGES := $(shell find $(FOLDERS) -name __pycache__ -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
 LOCK     := flock .make.lock
 
-.PHONY: run build test lint format docs bench differential fuzz wheel-smoke clean
+.PHONY: run build test lint format docs bench differential crash fuzz wheel-smoke clean
 
 run: build
 	$(BIN)/leveret start $(RUN_ARGS)
@@ -62,6 +63,12 @@ bench: build $(VENV)/.installed-dev
 differential: build $(VENV)/.installed-dev
 	LEVERET_DIFFERENTIAL_SCRIPTS=$(SCRIPTS) LEVERET_DIFFERENTIAL_SEED=$(SEED) LEVERET_DIFFERENTIAL_WITHIN_S=7200 \
 	    $(BIN)/python -m pytest -rA -k scripts_show_the_same tests/differential
+
+# The crash laboratory, the long version: some hours. SEED=7 ROUNDS=25 does the harm of one seed again.
+crash: build $(VENV)/.installed-dev
+	LEVERET_CRASH_ROUNDS=$(ROUNDS) LEVERET_CRASH_SEED=$(if $(filter file default undefined,$(origin SEED)),,$(SEED)) \
+	    LEVERET_CRASH_PAUSE_S=20 LEVERET_CRASH_CALLS=25 LEVERET_CRASH_CUTS=3000 \
+	    $(BIN)/python -m pytest -s -v tests/crash $(PYTEST_ARGS)
 
 fuzz: build $(VENV)/.installed-fuzz
 	PYTHON='$(BIN)/python' .ci/fuzz $(FUZZ_S)

@@ -1,7 +1,7 @@
-"""The LMDB environments of a data directory, walked page by page while nobody has them open.
+"""The environments of a data directory, checked while nobody has them open: LMDB's pages, and the records in a shard's.
 
-`verify_environments` is called by the laboratory whenever a node, or the worker that owns an environment, is down. It reads only. Beside
-LMDB's own walk it asks `leveret verify` where the node has that command, which knows what our records must look like.
+`verify_environments` is called by the laboratory whenever a node, or the worker that owns an environment, is down; `verify_as_user` runs
+the command `leveret verify` on a stopped node. Both change nothing that matters.
 """
 
 from __future__ import annotations
@@ -10,9 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lmdb import verify as lmdb_walk
+from leveret.storage.environment import page_problems
+from leveret.storage.verify import verify_directory
 
-SCRATCH = "scratch"
+SCRATCH, SHARDS = "scratch", "shards"
 VERIFY_WITHIN_S = 120.0
 
 
@@ -23,24 +24,25 @@ def environments(data_dir: Path) -> list[Path]:
 
 
 def verify_environments(data_dir: Path) -> int:
-    """Walk every environment below `data_dir`; gives their number, `AssertionError` with all problems otherwise."""
+    """Check every environment below `data_dir`; gives their number, `AssertionError` with all problems otherwise."""
     found = environments(data_dir)
-    problems = [f"{path}: {problem}" for path in found for problem in walk(path)]
+    problems = [f"{path}: {problem}" for path in found for problem in problems_of(path)]
     assert not problems, "\n".join(problems)
     return len(found)
 
 
-def walk(directory: Path) -> list[str]:
-    """What LMDB's own verification finds wrong with one environment; a file without a first commit has nothing to be wrong."""
+def problems_of(directory: Path) -> list[str]:
+    """What is wrong with one environment; a file without a first commit has nothing to be wrong."""
     if (directory / "data.mdb").stat().st_size == 0:
         return []
-    try:
-        return list(lmdb_walk.verify(str(directory)))
-    except lmdb_walk.VerifyError as error:
-        return [str(error)]
+    if directory.parent.name != SHARDS:
+        return page_problems(directory)
+    if not directory.name.isdecimal():
+        return ["the broker has set it aside"]
+    return [f"{finding.where}: {finding.what}" for finding in verify_directory(directory)]
 
 
-def verify_records(data_dir: Path) -> None:
+def verify_as_user(data_dir: Path) -> None:
     """`leveret verify` on the data of a stopped node; `AssertionError` with what it says unless it ends with 0."""
     done = subprocess.run(
         [sys.executable, "-m", "leveret", "verify", str(data_dir)],

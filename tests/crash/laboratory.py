@@ -22,7 +22,7 @@ from pathlib import Path
 import httpx
 
 from tests.crash.checker import check
-from tests.crash.environments import verify_environments
+from tests.crash.environments import verify_as_user, verify_environments
 from tests.crash.ledger import HarmBegan, HarmEnded, Nacked, Stopped, now_s
 from tests.crash.load import Load
 from tests.crash.tracer import Tracer
@@ -77,7 +77,7 @@ class Laboratory:
         self.load.finish_publishing()
         self.load.end_perf()
         self.load.finish_consuming()
-        self.restart()
+        self.restart(as_user=True)
         self.load.drain()  # nothing should have come back; the checker tells
         events, self.load, load = self.load.ledger.events, None, self.load
         findings = check(events)
@@ -197,14 +197,16 @@ class Laboratory:
             os.kill(pid, signal.SIGKILL)
             eventually(lambda: self._are_back({name: pid}), within_s=BACK_WITHIN_S, what=f"{name} back")
 
-    def restart(self) -> None:
-        """Stop the node as systemd would, verify its environments, and start it again."""
+    def restart(self, *, as_user: bool = False) -> None:
+        """Stop the node as systemd would, verify its environments (`as_user`: with the command as well), and start it again."""
         assert self.load is not None
         ledger = self.load.ledger
         ledger.write(HarmBegan(now_s(), "a stop", dirty=True))  # clients see it as a crash: what is unanswered stays so
         self.node.stop()
         ledger.write(Stopped(now_s()))
         verify_environments(self.node.data_dir)
+        if as_user:
+            verify_as_user(self.node.data_dir)
         self.node.start()
         ledger.write(HarmEnded(now_s(), "a stop"))
 

@@ -20,7 +20,7 @@ CALLS = ("pwrite64", "pwritev", "writev", "write", "lseek", "fdatasync", "fsync"
 
 _LINE = re.compile(r"^(?P<pid>\d+) +(?P<at>\d+\.\d+) (?P<rest>.*)$")
 _RESUMED = re.compile(r"^<\.\.\. (?P<call>\w+) resumed>(?P<rest>.*)$")
-_CALL = re.compile(r"^(?P<call>\w+)\((?P<fd>\d+)(?:, )?(?P<arguments>.*)\) = (?P<result>-?\d+)")
+_CALL = re.compile(r"^(?P<call>\w+)\((?P<fd>\d+)(?:, )?(?P<arguments>.*)\) += (?P<result>-?\d+)")
 _STRING = re.compile(r'"((?:\\x[0-9a-f]{2})*)"(\.\.\.)?')
 
 

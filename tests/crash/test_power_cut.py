@@ -36,7 +36,7 @@ STARTS = 2  # cuts from which a whole node is started
 QUEUES = ("cut.a", "cut.b")
 CHURNED, CHURNER = "cut.churned", "c9"  # consumed all the time, so that commits remove and reuse pages
 O_DSYNC = 0o10000
-ID = re.compile(rb"(c\d+/\d+)")
+ID = re.compile(rb"([\x04-\x0a])c\d/")  # the property message_id, behind its length
 
 
 def synced_descriptors(pid: int, path: Path) -> set[int]:
@@ -65,7 +65,8 @@ def live_messages(directory: Path) -> list[MessageId]:
                 live = sum(not index.runs[target.run].settled >> target.offset & 1 for target in message.targets)
                 name = ID.search(message.data)
                 assert name, "a message without an id"
-                found += [MessageId.parse(name[1].decode())] * live
+                text = message.data[name.end(1) : name.end(1) + name[1][0]]
+                found += [MessageId.parse(text.decode())] * live
         return found
     finally:
         log.close()
@@ -203,7 +204,7 @@ LOG = r"""
 10 100.6 writev(7, [{iov_base="\x61\x62", iov_len=2}, {iov_base="\x63", iov_len=1}], 2) = 3
 11 100.7 pwrite64(7, "\x64" <unfinished ...>
 11 100.8 <... pwrite64 resumed>, 1, 4096) = 1
-10 100.9 fdatasync(7) = 0
+10 100.9 fdatasync(7)   = 0
 10 101.0 pwrite64(8, "\x65\x66", 2, 10) = 2
 10 101.1 --- SIGUSR1 {si_signo=SIGUSR1} ---
 """.strip().split("\n")
