@@ -6,4 +6,7 @@ fail, and an unexpected pass is red, so a line is taken out in the commit that b
 
 from __future__ import annotations
 
-PENDING: dict[str, str] = {}
+PENDING: dict[str, str] = {
+    "room inside files": "the disk alarm looks at the file system alone, and a shard's file keeps the room that consumers make in it",
+    "paging of refused messages": "what a full disk refused is taken for stored, paged out, and missed when it is to be read back",
+}

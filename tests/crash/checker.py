@@ -8,7 +8,8 @@ The rules, and what they grant a broker that may crash:
 - **returned**: a message whose ack was surely handled does not come back, unless a crash follows within `SETTLED_AFTER_S`: acks have no
   answer, so the last ones before a crash may be forgotten. A clean stop forgets none. An ack is surely handled when the queue answered a
   later question of the same session and no crash lay between; all others are uncertain.
-- **duplicate**: received without the flag `redelivered` no more often than it was published.
+- **duplicate**: received without the flag `redelivered` no more often than it was published; once more for each crash behind an ack that
+  was not surely handled.
 - **order**: on a queue whose consumers requeue nothing, confirmed messages of one publisher come first in the order of publishing, and
   within a session they go back once a crash at most.
 - **torn**: of a transaction whose answer is unknown, each queue has all or nothing.
@@ -18,6 +19,7 @@ The rules, and what they grant a broker that may crash:
 
 from __future__ import annotations
 
+import itertools
 from bisect import bisect_left, bisect_right
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -154,13 +156,13 @@ class _Record:
         self.dirty = [harm for harm in self.harms if harm.dirty]
         self.stops = [at for at, event in enumerate(events) if isinstance(event, Stopped)]
         self.receipts: dict[Copy, list[tuple[int, Received]]] = defaultdict(list)
-        self.acked: set[Copy] = set()
+        self.acks: dict[Copy, list[int]] = defaultdict(list)
         self.requeueing: set[str] = set()  # queues
         for at, event in enumerate(events):
             if isinstance(event, Received):
                 self.receipts[Copy(event.queue, event.message)].append((at, event))
             elif isinstance(event, Acked):
-                self.acked.add(Copy(event.queue, event.message))
+                self.acks[Copy(event.queue, event.message)].append(at)
             elif isinstance(event, Requeued):
                 self.requeueing.add(event.queue)
 
@@ -221,7 +223,7 @@ class _Record:
             for message, publish in self.publishes.items()
             if publish.confirmed
             for queue in publish.queues
-            if Copy(queue, message) not in self.acked
+            if Copy(queue, message) not in self.acks
         ]
 
     def torn(self) -> list[Finding]:
@@ -238,13 +240,20 @@ class _Record:
     def duplicates(self) -> list[Finding]:
         found = []
         for copy, receipts in self.receipts.items():
-            new = [at for at, receipt in receipts if not receipt.redelivered]
             tries = len(self.publishes[copy.message].tries) if copy.message in self.publishes else 0
-            # The first of all may well be marked as redelivered: it was sent to somebody who did not get it.
-            late = tries == 1 and bool(new) and new[-1] != receipts[0][0]
-            if len(new) > max(1, tries) or late:
+            new = [at for at, receipt in receipts if not receipt.redelivered]
+            allowed = max(1, tries) + self._crashes_behind_acks(copy, new)
+            # The first of all may well be marked as redelivered: it was sent to somebody who did not get it. A later one may not be new.
+            if len(new) > allowed or (tries == 1 and new and new[-1] != receipts[0][0] and allowed == 1):
                 found.append(Finding("duplicate", copy.message, f"{copy.queue} gave it as new for the {len(receipts)}th time"))
         return found
+
+    def _crashes_behind_acks(self, copy: Copy, new: Sequence[int]) -> int:
+        """How many of these receipts follow another one whose ack was sent and perhaps lost in a crash between the two."""
+        return sum(
+            any(before < at < harm.end and harm.begin < after and not harm.stop for at in self.acks[copy] for harm in self.dirty)
+            for before, after in itertools.pairwise(new)
+        )
 
     def settles(self) -> dict[Copy, list[Settle]]:
         """The acks that were surely handled."""

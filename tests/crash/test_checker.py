@@ -127,6 +127,9 @@ GOOD: dict[str, Callable[[Told], Told]] = {
     "redelivered at first": lambda told: told.publish(1).crash().session(2).consume(1, session=2, again=True),
     "an ack that was not surely handled": lambda told: told.publish(1).get(1).ack(1).crash().session(2).consume(1, session=2, again=True),
     "a settle just before a crash": lambda told: told.publish(1).consume(1).crash().session(2).consume(1, session=2, again=True),
+    "new again after an ack that a crash may have lost": lambda told: (
+        told.publish(1).get(1).ack(1).crash().session(2).consume(1, session=2)
+    ),
     "a stop in mid-delivery": lambda told: told.publish(1).get(1).stop().session(2).consume(1, session=2, again=True),
     "an ack from before a crash, handled by nobody": lambda told: (
         told.publish(1).get(1).crash().ack(1).sync().later(60).get(1, again=True).ack(1).sync()
@@ -161,6 +164,14 @@ BAD: dict[str, tuple[str, Callable[[Told], Told]]] = {
     "a cut body": ("unexpected", lambda told: told.publish(1).get(1, size=4).ack(1)),
     "twice as new": ("duplicate", lambda told: told.publish(1).get(1).get(1).ack(1)),
     "twice as new across a crash": ("duplicate", lambda told: told.publish(1).get(1).crash().session(2).consume(1, session=2)),
+    "new again though a stop forgets no ack": (
+        "duplicate",
+        lambda told: told.publish(1).get(1).ack(1).stop().session(2).consume(1, session=2),
+    ),
+    "new twice again after one lost ack": (
+        "duplicate",
+        lambda told: told.publish(1).get(1).ack(1).crash().session(2).get(1, session=2).crash().session(3).consume(1, session=3),
+    ),
     "as new after it was redelivered": ("duplicate", lambda told: told.publish(1).get(1, again=True).requeue(1).get(1).ack(1)),
     "three times as new after two tries": (
         "duplicate",

@@ -39,14 +39,19 @@ class HeartbeatWatch:
 
     @staticmethod
     def _connect(node: Node, worker: int) -> WireClient:
-        for _ in range(16):
-            client = WireClient.opened(node, heartbeat=HEARTBEAT_S)
-            port = client.socket.getsockname()[1]
-            rows = eventually(lambda port=port: [row for row in node.api("connections") if row["peer_port"] == port])
-            if rows[0]["worker"] == worker:
-                return client
-            client.close()
-        raise AssertionError(f"no connection came to worker {worker}")
+        missed: list[WireClient] = []  # kept open meanwhile, since new connections go where there are fewer
+        try:
+            for _ in range(64):
+                client = WireClient.opened(node, heartbeat=HEARTBEAT_S)
+                port = client.socket.getsockname()[1]
+                rows = eventually(lambda port=port: [row for row in node.api("connections") if row["peer_port"] == port])
+                if rows[0]["worker"] == worker:
+                    return client
+                missed.append(client)
+            raise AssertionError(f"no connection came to worker {worker}")
+        finally:
+            for client in missed:
+                client.close()
 
     def _watch(self) -> None:
         try:

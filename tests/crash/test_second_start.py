@@ -21,8 +21,6 @@ QUEUES = ("second.on-0", "second.on-1")
 ENDS = [  # of the first run and of the second
     ("killed", "stopped"),
     ("killed", "killed"),
-    ("stopped", "killed"),
-    ("worker killed", "stopped"),
     ("worker killed", "worker killed"),
     ("router killed", "killed"),
 ]

@@ -1,4 +1,4 @@
-"""Every system call of a commit as the worker's last one, and as one that fails: no false confirm, the worker comes back, nothing is lost.
+"""Every system call of a commit as the worker's last one, and as one that fails: nothing is confirmed that is not on disk, and all is back.
 
 The calls are not believed but counted, under the load itself. Then strace kills the worker at its first, second, … of each kind, or gives
 EIO or ENOSPC for it. `LEVERET_CRASH_CALLS` is how many of each kind are tried.
@@ -17,9 +17,8 @@ from tests.crash.tracer import CANDIDATES, Tracer, require_strace
 from tests.deadline import eventually
 from tests.node import Node
 
-CALLS = int(os.environ.get("LEVERET_CRASH_CALLS", "4"))
+CALLS = int(os.environ.get("LEVERET_CRASH_CALLS", "3"))
 SEED = int(os.environ.get("LEVERET_CRASH_SEED") or random.SystemRandom().randrange(10**6))
-INJECT_WITHIN_S = 30.0
 COMMITTING = {"pwrite64", "pwritev", "fdatasync"}  # of which LMDB must use at least a write and a sync
 
 
@@ -45,7 +44,8 @@ def test_each_call_of_a_commit_may_be_the_last_or_fail(tmp_path: Path, harm: str
         load.ledger.wait_for_confirms(100)
         for call in calls_of_a_commit(laboratory, tmp_path):
             for number in range(1, CALLS + 1):
-                outcome = laboratory.fail_call(call, number, harm, tmp_path / f"{call}-{number}.strace")
-                tell(f"{call} {number} {harm}: {outcome}")
+                laboratory.fail_call(call, number, harm, tmp_path / f"{call}-{number}.strace")
+                tell(f"{call} {number} {harm}")
                 load.ledger.wait_for_confirms(30)
+            laboratory.restart()  # the supervisor would wait longer and longer with a worker that dies again and again
         laboratory.end_epoch()
