@@ -16,7 +16,7 @@ from tests.refusal import channel_closed
 
 Act = Callable[[BlockingChannel], object]
 # Every resource of these tests; a right is taken away by a pattern that matches all of them but one.
-RESOURCES = ["q", "q-new", "x", "x-new", "y", "ae", "amq.default"]
+RESOURCES = ["q", "q-new", "q-dlx", "x", "x-new", "y", "ae", "amq.default"]
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +58,10 @@ METHODS: dict[str, tuple[Act, list[tuple[str, str, str]]]] = {
     ),
     "exchange.delete": (lambda channel: channel.exchange_delete("x-new"), [("configure", "exchange", "x-new")]),
     "queue.declare": (lambda channel: channel.queue_declare("q-new", durable=True), [("configure", "queue", "q-new")]),
+    "queue.declare with dead letters": (
+        lambda channel: channel.queue_declare("q-dlx", arguments={"x-dead-letter-exchange": "x"}),
+        [("configure", "queue", "q-dlx"), ("read", "queue", "q-dlx"), ("write", "exchange", "x")],
+    ),
     "queue.delete": (lambda channel: channel.queue_delete("q-new"), [("configure", "queue", "q-new")]),
     "queue.bind": (lambda channel: channel.queue_bind("q", "x", "k"), [("write", "queue", "q"), ("read", "exchange", "x")]),
     "queue.unbind": (lambda channel: channel.queue_unbind("q", "x", "k"), [("write", "queue", "q"), ("read", "exchange", "x")]),
@@ -78,8 +82,9 @@ def all_but(name: str) -> str:
 
 
 def forget_new(node: Node) -> None:
-    """An exchange's alternate is looked at when it is new."""
+    """An exchange's alternate, and a queue's dead letter exchange, are looked at when they are new."""
     with node.connect() as connection:
+        connection.channel().queue_delete("q-dlx")
         connection.channel().exchange_delete("x-new")
 
 
