@@ -64,7 +64,8 @@ def extensions(found: dict[str, Path]) -> list[Extension]:
             name,
             [str(source.relative_to(ROOT))],
             extra_compile_args=[*QUIET, *(["-O1", "-g"] if DEBUG else ["-O3", "-g0"])],
-            define_macros=[] if DEBUG else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
+            # What tests drive our code with checks it too, by asserts.
+            define_macros=[] if DEBUG or name.startswith("tests.") else [("CYTHON_WITHOUT_ASSERTIONS", "1")],
         )
         for name, source in sources.items()
     ]

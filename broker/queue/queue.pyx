@@ -61,6 +61,7 @@ from leveret.queue.ring cimport (
     ring_merge_cost,
     ring_pop_front,
     ring_push_back,
+    ring_rank,
     ring_reserve,
     ring_split,
 )
@@ -389,6 +390,9 @@ cdef class Queue:
             while index < self.ring.count and index < keep and size < keep_bytes:
                 size += ring_at(&self.ring, index).message.body_size
                 index += 1
+            if self.unacked_count or self.heap.count:
+                # What comes back to its place, or lies in the heap, must not be amid what is paged out.
+                index = max(index, ring_rank(&self.ring, self.handed_through + 1))
             if index == self.ring.count:
                 return 0
             ring_split(&self.ring, index, &self.tail)
@@ -743,8 +747,8 @@ cdef class Queue:
         if self.paged_count:
             self.journal.drop_pages(self.paged_first, self.paged_last)
             self.paged_count = 0
-            self.paged_bytes = 0
-            self.tail_bytes = 0
+        self.paged_bytes = 0
+        self.tail_bytes = 0
         if self.journal is not None:
             for index in range(self.ring.count):
                 if ring_at(&self.ring, index).flags & ENTRY_STORED:
@@ -758,12 +762,12 @@ cdef class Queue:
             self.drop(entry.message)
         while self.heap.count:
             heap_pop(&self.heap, &entry)
-            if entry.flags & ENTRY_STORED:
+            if entry.flags & ENTRY_STORED and self.journal is not None:
                 self.journal.settle(entry.position, entry.message)
             self.drop(entry.message)
         while self.tail.count:
             ring_pop_front(&self.tail, &entry)
-            if entry.flags & ENTRY_STORED:
+            if entry.flags & ENTRY_STORED and self.journal is not None:
                 self.journal.settle(entry.position, entry.message)
             self.drop(entry.message)
         if not self.handing:    # a consumer may yet be reading the one it is being handed
