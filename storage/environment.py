@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 DATA_NAME: Final = "data.mdb"
 MAP_BYTES: Final = 1 << 40  # address space only; the file grows as it is used
 MAP_BYTES_LEAST: Final = 1 << 28
+UNKNOWN_BYTES: Final = 1 << 40  # free space of a disk that does not say
 SPARE_BYTES: Final = 1 << 20  # with less than this left beside the batch, a failed commit is a full disk's
 MOUNTS: Final = Path("/proc/self/mountinfo")
 REMOTE_FILE_SYSTEMS: Final = {"nfs", "nfs4", "cifs", "smb3", "9p", "afs", "ceph", "glusterfs", "fuse.glusterfs", "fuse.sshfs", "lustre"}
@@ -165,7 +166,7 @@ def free_bytes(directory: Path) -> int:
     try:
         state = os.statvfs(directory)
     except OSError:
-        return SPARE_BYTES * 2
+        return UNKNOWN_BYTES
     return state.f_bavail * state.f_frsize
 
 

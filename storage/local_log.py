@@ -23,6 +23,7 @@ import lmdb
 from leveret.storage.commit_log import Operation, Sizes, Table
 from leveret.storage.environment import (
     MAP_BYTES,
+    DiskFull,
     ForeignStore,
     StoreError,
     StoreFailed,
@@ -41,6 +42,7 @@ _NAMES: Final = {table: table.name.lower().encode() for table in Table}
 _ASCENDING: Final = (Table.SEGMENTS, Table.INDEX)  # new keys are nearly always the highest
 GIVE_BACK_S: Final = 0.05  # while a copy is made: a quick disk's 50 MB or so
 PAGES_AROUND_BYTES: Final = 1 << 16  # what the kernel maps around a page that is touched
+RESERVE_BYTES: Final = 4 << 20  # kept for removals, of which a thousand segments take a tenth
 _U32: Final = struct.Struct("<I")
 
 
@@ -158,6 +160,7 @@ class LocalLog:
         """See `CommitLog`. Begins, writes and ends within the call: LMDB's writer lock belongs to a thread."""
         size = 0
         tables, highest = self._tables, self._highest
+        self._keep_reserve(sum(len(value) for table, _, value in operations if value is not None and table == Table.SEGMENTS))
         try:
             with self._env.begin(write=True) as txn:
                 for table, key, value in operations:
@@ -176,6 +179,18 @@ class LocalLog:
         finally:
             # What is removed is touched too: at least a page and its neighbours each.
             self._resident.touched(size + len(operations) * PAGES_AROUND_BYTES)
+
+    def _keep_reserve(self, size: int) -> None:
+        """Raise `DiskFull` for `size` bytes of new messages that would take the last room of the disk.
+
+        What consumers have settled takes pages of its own to be removed, before any become free. Were there none, nothing could be removed,
+        and the disk would stay full for ever. Room inside the file is as good as room on the disk.
+        """
+        if not size or self.durability == "scratch" or free_bytes(self.directory) >= size + RESERVE_BYTES:
+            return
+        file_bytes, used_bytes, _ = self.sizes()
+        if file_bytes - used_bytes < 2 * size + RESERVE_BYTES:
+            raise DiskFull(f"no room for {self._what}: the disk of {self.directory} is full")
 
     def get(self, table: int, key: bytes) -> bytes | None:
         try:

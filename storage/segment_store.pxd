@@ -62,6 +62,7 @@ cdef class Batch:
 
     cdef readonly list operations
     cdef readonly uint64_t size_bytes
+    cdef bint messages          # what has gathered is among it
     cdef Pointers written       # new segments
     cdef Pointers copies        # new segments that stand for the ones in `moved`
     cdef Pointers moved

@@ -814,11 +814,12 @@ cdef class SegmentStore:
         return (self.entry_count != 0 or self.dirty.count != 0 or self.dead.count != 0 or len(self.marks) != 0
                 or len(self.forgotten) != 0 or self._compaction_due())
 
-    def take_batch(self):
+    def take_batch(self, bint messages=True):
         """Everything that is to be written now, as a `Batch`; it may be empty. The next one only after `batch_done` or `batch_failed`.
 
-        The removal of dead segments is spread over batches of DROPPED_MAX, those that died last first. Raises `StoreFailed` if the log
-        cannot be read where segments are to be moved.
+        messages: False leaves out what takes room, new messages and moved ones, so that what makes room can be written on a full disk. The
+        removal of dead segments is spread over batches of DROPPED_MAX, those that died last first. Raises `StoreFailed` if the log cannot
+        be read where segments are to be moved.
         """
         cdef Batch batch
         cdef Segment* segment
@@ -827,11 +828,13 @@ cdef class SegmentStore:
         if self.flying is not None:
             raise RuntimeError("a batch is under way")
         batch = Batch()
-        self._encode_gathered(batch)
-        self.next_sweep_bytes = min(self.next_sweep_bytes, max(self.waste_bytes_max, self._waste() + self.waste_bytes_max // 4))
-        self.next_sweep_small = min(self.next_sweep_small, max(self.small_count_max, self.small_count + self.small_count_max // 4))
-        if self._compaction_due():
-            self._move_sparse(batch)
+        batch.messages = messages
+        if messages:
+            self._encode_gathered(batch)
+            self.next_sweep_bytes = min(self.next_sweep_bytes, max(self.waste_bytes_max, self._waste() + self.waste_bytes_max // 4))
+            self.next_sweep_small = min(self.next_sweep_small, max(self.small_count_max, self.small_count + self.small_count_max // 4))
+            if self._compaction_due():
+                self._move_sparse(batch)
         pointers_reserve(&batch.rewritten, self.dirty.count)
         for index in range(self.dirty.count):
             segment = self.dirty.items[index]
@@ -887,7 +890,8 @@ cdef class SegmentStore:
             queue.stored_through = queue.flying_through
         for queue in batch.forgotten:
             del self.queues[queue.queue_id]
-        self.compacting = True
+        if batch.messages:
+            self.compacting = True
 
     def batch_failed(self, Batch batch not None):
         """Nothing of its operations is there, and the log goes on (`DiskFull`).

@@ -8,5 +8,4 @@ from __future__ import annotations
 
 PENDING: dict[str, str] = {
     "room inside files": "the disk alarm looks at the file system alone, and a shard's file keeps the room that consumers make in it",
-    "paging of refused messages": "what a full disk refused is taken for stored, paged out, and missed when it is to be read back",
 }

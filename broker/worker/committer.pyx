@@ -9,8 +9,8 @@ One round commits all shards of the worker, and answers after the last of them.
 Where a commit runs: on a thread of its own, or, if it is small and the disk has been quick, in the loop: for a single publisher who waits
 for each confirm, two thread hand-overs would cost as much as the commit. Deliveries of the turn are written before it either way.
 
-What may go wrong: a full disk refuses the round's publishes (nack), and what was to be deleted is tried again with the next round, at
-least every second. Any other failure ends the process without an answer, because the next commit would lie: the supervisor starts it from
+What may go wrong: a full disk refuses the round's publishes (nack), and what was to be deleted is tried again before the next round, by
+itself, at least every second. Any other failure ends the process without an answer, because the next commit would lie: the supervisor starts it from
 what is on the disk.
 """
 
@@ -155,6 +155,8 @@ cdef class Committer(Ending):
         cdef double began_s
         self.urgent = False
         self.take_marks()
+        if self.full:
+            self.make_room()
         for store in self.stores:
             if store.has_work():
                 batch = store.take_batch()
@@ -170,6 +172,19 @@ cdef class Committer(Ending):
         self.batches = batches
         self.thread.submit(self._write, batches)
         return 0
+
+    def make_room(self):
+        """The disk was full: write by themselves what was settled and removed. Beside new messages it might be refused for ever."""
+        cdef MessageStore store
+        for store in self.stores:
+            batch = store.take_batch(messages=False)
+            try:
+                if batch.operations:
+                    store.log.commit(batch.operations)
+            except DiskFull:
+                store.batch_failed(batch)
+            else:
+                store.batch_done(batch)
 
     def take_marks(self):
         """Have written how far queues have handed out: after a crash, what lies within comes back as redelivered.

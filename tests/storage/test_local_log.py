@@ -17,7 +17,7 @@ from leveret.storage.definitions import Definitions
 from leveret.storage.environment import DiskFull, ForeignStore, StoreFailed
 from leveret.storage.faulty_log import FaultyLog
 from leveret.storage.layout import SEGMENT_KEY
-from leveret.storage.local_log import Durability, LocalLog
+from leveret.storage.local_log import RESERVE_BYTES, Durability, LocalLog
 from leveret.storage.memory_log import MemoryLog
 from leveret.storage.resident import ResidentPages
 
@@ -216,6 +216,20 @@ def test_a_failed_commit_is_a_full_disk_only_if_the_disk_is_full(
         with pytest.raises(StoreFailed, match="cannot be read"):
             read()
     real.close()
+
+
+def test_the_last_room_of_a_disk_is_kept_for_what_makes_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    log = LocalLog(tmp_path)
+    keys = [SEGMENT_KEY.pack(number, 0) for number in range(40)]
+    log.commit([(Table.SEGMENTS, key, bytes(500_000)) for key in keys])
+    monkeypatch.setattr(local_log, "free_bytes", lambda directory: RESERVE_BYTES + 60_000)
+    log.commit([(Table.SEGMENTS, SEGMENT_KEY.pack(100, 0), bytes(60_000))])
+    with pytest.raises(DiskFull, match=r"no room for messages of shard 0: the disk of .* is full"):
+        log.commit([(Table.SEGMENTS, SEGMENT_KEY.pack(101, 0), bytes(60_001))])
+    log.commit([(Table.QUEUES, b"k", b"v"), *((Table.SEGMENTS, key, None) for key in keys)])
+    log.commit([(Table.SEGMENTS, SEGMENT_KEY.pack(102, 0), bytes(60_001))])  # there is room in the file now
+    assert len(list(log.scan(Table.SEGMENTS))) == 2
+    log.close()
 
 
 def test_a_map_that_is_full_is_a_full_disk_and_works_again(tmp_path: Path) -> None:

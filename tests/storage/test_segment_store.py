@@ -316,6 +316,25 @@ def test_a_queue_forgotten_in_a_failed_batch_is_forgotten_with_the_next(store: R
     assert log.sizes().used_bytes == 0
 
 
+def test_what_makes_room_can_be_written_without_what_takes_it(store: RecordingStore, log: MemoryLog) -> None:
+    queue = store.open_queue(1)
+    fill(store, queue, 1, 10)
+    commit(store)
+    for position in range(1, 11):
+        store.settle_one(queue, position, 96)
+    fill(store, queue, 11, 2)
+    store.mark_queue(queue, 10, 10)
+    batch = store.take_batch(messages=False)
+    assert {table for table, _, value in batch.operations if value is None} == {Table.SEGMENTS, Table.INDEX}
+    assert {table for table, _, value in batch.operations if value is not None} == {Table.QUEUES}
+    store.log.commit(batch.operations)
+    store.batch_done(batch)
+    assert queue.stored_through == 10
+    assert recovered(log, 1) == []
+    commit(store)
+    assert (queue.stored_through, recovered(log, 1)) == (12, [11, 12])
+
+
 def test_on_a_full_disk_nothing_is_moved_until_a_commit_succeeds() -> None:
     faulty = FaultyLog(MemoryLog(), 0, DiskFull("no room"))
     store = RecordingStore(faulty, waste_bytes_max=1 << 16)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Sequence
 import pytest
 from leveret.link.poller import Poller
 from leveret.storage.commit_log import Operation, Table
+from leveret.storage.environment import DiskFull
 from leveret.storage.layout import QUEUE_KEY, QUEUE_VALUE
 from leveret.storage.memory_log import MemoryLog
 from leveret.worker import committer as committing
@@ -29,10 +30,14 @@ class NotingLog(MemoryLog):
     def __init__(self) -> None:
         super().__init__()
         self.written: list[list[Operation]] = []
+        self.segments_max = 1_000_000  # as on a full disk: who adds one while there are so many is refused, whatever else is removed
         self._changed = asyncio.Event()
         self._loop = asyncio.get_running_loop()
 
     def commit(self, operations: Sequence[Operation]) -> None:
+        adds = any(table == Table.SEGMENTS and value is not None for table, _, value in operations)
+        if adds and len(self.held(Table.SEGMENTS)) >= self.segments_max:
+            raise DiskFull("no room")
         super().commit(operations)
         self.written.append(list(operations))
         self._loop.call_soon_threadsafe(self._changed.set)  # a large commit runs on a thread
@@ -157,6 +162,19 @@ def test_acks_are_written_when_the_worker_closes(monkeypatch: pytest.MonkeyPatch
         stage.committer.close()
         assert stage.log.held(Table.SEGMENTS) == []
         assert stage.log.record() == (1, 1), "and how far it had handed out, exactly"
+
+    staged(main)
+
+
+def test_what_was_acked_makes_room_on_a_full_disk_whatever_is_published_meanwhile() -> None:
+    async def main(stage: Stage) -> None:
+        delivery = await stage.hand_out(b"kept")
+        stage.log.segments_max = 1
+        with pytest.raises(DiskFull):
+            await stage.hand_out(b"refused")
+        stage.queue.ack(stage.consumer, delivery, delivery)
+        await stage.hand_out(b"kept again")
+        assert len(stage.log.held(Table.SEGMENTS)) == 1
 
     staged(main)
 
