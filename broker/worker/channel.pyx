@@ -505,6 +505,37 @@ cdef class Channel(Publisher):
                 self.transaction.acks += 1
         return 0
 
+    def spread(self):
+        """Where else than on this worker the transaction has work: indices of workers, and whether some of it goes through the router.
+
+        One publish or ack alone is a whole anyway.
+        """
+        cdef Transaction transaction = self.transaction
+        cdef Pending* pending
+        cdef size_t at
+        cdef void* found
+        cdef Slot* slot
+        cdef set workers = set()
+        cdef bint routed = False
+        if transaction.count + transaction.acks < 2:
+            return workers, False
+        for at in range(transaction.count):
+            pending = &transaction.pending[at]
+            if pending.exchange != NULL or pending.keys != NULL:
+                routed = True
+                break
+            found = self.connection.vhost.find_queue(message_routing_key(pending.message), pending.message.routing_key_size)
+            if found != NULL and (<QueueEntry>found).local is None:
+                workers.add((<QueueEntry>found).worker)
+        if routed:
+            return {other.index for other in self.state.workers if other is not None}, True
+        if transaction.acks:
+            for at in range(self.unacked.head, self.unacked.tail):
+                slot = &self.unacked.slots[at]
+                if slot.item != NULL and slot.flags >> SLOT_MARK_SHIFT and (<Subscription>slot.item).owner is not None:
+                    workers.add((<Subscription>slot.item).owner.index)
+        return workers, False
+
     def commit(self):
         """tx.commit: publish and settle all of it. A Future of the number of publishes that were refused, or None if all is done."""
         cdef Transaction transaction = self.transaction

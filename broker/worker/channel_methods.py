@@ -93,11 +93,25 @@ class ChannelMethods:
         """Publishes first, then acks, as RabbitMQ does; the answer waits until all of it is as safe as a confirm promises."""
         if channel.transaction is None:
             raise PreconditionFailed("channel is not transactional", method)
+        elsewhere, routed = channel.spread()
+        if elsewhere:
+            return self._commit_as_one(channel, method, elsewhere, routed)
         taken = channel.commit()
         if taken is not None or channel.settled_elsewhere:
             return self._committed(channel, method, taken)
         channel.send(TxCommitOk())
         return None
+
+    async def _commit_as_one(self, channel: Channel, method: TxCommit, elsewhere: set[int], routed: bool) -> None:
+        """Nobody concerned commits to its disk until all of the transaction has come, so that a crash leaves all or nothing of it there."""
+        async with self._worker.commits_held(elsewhere):
+            if channel.closing or channel.connection.closed:
+                return
+            taken = channel.commit()
+            if routed:
+                # One that is down, or does not answer, has lost what it was sent, and its part of the transaction is refused.
+                await asyncio.gather(*[self._worker.barrier(worker) for worker in elsewhere], return_exceptions=True)
+        await self._committed(channel, method, taken)
 
     async def _committed(self, channel: Channel, method: TxCommit, taken: asyncio.Future[int] | None) -> None:
         written = [owner.link.ask("written", {}) for owner in channel.settled_elsewhere if owner.link is not None]

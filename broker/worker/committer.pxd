@@ -41,6 +41,8 @@ cdef class Committer(Ending):
     cdef set leased                     # ... has a lease: its record says more than was handed out
     cdef Waiters gathering              # for the commit that comes
     cdef Waiters flying                 # for the one under way
+    cdef dict holds                     # who keeps the next commit back -> the timer that ends it
+    cdef double held_since_s            # since when somebody has, without a commit between
     cdef list asking                    # Futures of those who wait for the commit that comes
     cdef list asked                     # ... for the one under way
     cdef list batches                   # (store, batch) under way on the thread; None: no commit is

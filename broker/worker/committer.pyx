@@ -35,6 +35,8 @@ log = logging.getLogger(__name__)
 RETRY_S = 1.0
 QUICK_S = 0.002                 # a disk whose commits take less is quick
 LINGER_S = 0.01                 # how long what nobody waits for may gather
+HOLD_MAX_S = 0.25               # how long a transaction may keep commits back; its worker may have been stopped
+HOLDS_MAX_S = 0.02              # how long several of them may, one after the other, before those that come must wait
 BUSY_MS = 20
 EXACT_AFTER_S = 0.05
 PRESSURE_EVERY_S = 0.1
@@ -54,6 +56,7 @@ cdef class Committer(Ending):
         self.leased = set()
         self.asking = []
         self.asked = []
+        self.holds = {}
         self.thread = ThreadPoolExecutor(1, thread_name_prefix="commit")
         self.failed = state.poller.loop.create_future()
 
@@ -132,10 +135,38 @@ cdef class Committer(Ending):
                 return True
         return False
 
+    # --- transactions
+
+    # What one transaction does to queues of several workers comes to each of them over several lines and in several turns. While it is on
+    # its way nothing is committed, so that each shard has all of it or nothing after a crash.
+
+    def hold(self, key):
+        """Commit nothing until `release`, or HOLD_MAX_S from now. key: (worker of the transaction, a number of its own)."""
+        if not self.holds:
+            self.held_since_s = time.monotonic()
+        self.holds[key] = self.state.poller.loop.call_later(HOLD_MAX_S, self.release, key)
+
+    def release(self, key):
+        timer = self.holds.pop(key, None)
+        if timer is not None:
+            timer.cancel()
+            if not self.holds:
+                self.want()
+
+    def release_all(self, int worker):
+        """That worker has died, or the line to it has: what it held back is released."""
+        for key in [key for key in self.holds if key[0] == worker]:
+            self.release(key)
+
+    @property
+    def held_for_long(self):
+        """Whether commits have been kept back for so long that another transaction has to wait for one."""
+        return len(self.holds) > 0 and time.monotonic() - self.held_since_s > HOLDS_MAX_S
+
     # --- rounds
 
     cdef int at_turn_end(self) except -1:
-        if self.batches is not None or self.closed or self.failed.done():
+        if self.batches is not None or self.closed or self.holds or self.failed.done():
             return 0
         if not self.flushed:    # once more, after the deliveries of this turn have been written
             self.flushed = True

@@ -13,13 +13,14 @@ Requests from another worker, about a queue of ours (named by `queue_id`) or a c
                                                             handle
     cancel          handle                                  {}
     hold            handle                                  {}: nothing is delivered to it until it may `go_on`
+    hold_commits    key                                     {}: nothing is committed until `let_commit` with that key
     written         nothing                                 {} when all that it was sent before is on the disk
     get             queue_id, ref, handle, no_ack           [handle], or [handle, delivery number, redelivered, messages, wire]
     reply_name      ref, name                               whether a requester waits for direct replies under that name
 
-Notices: `detach`, `go_on` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`, how many connections a
-worker has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: requests `statistics`; `shards`, what
-each takes; `backup` of one `shard` into its place below `directory`.
+Notices: `let_commit` by key; `detach`, `go_on` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`,
+how many connections a worker has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: requests
+`statistics`; `shards`, what each takes; `backup` of one `shard` into its place below `directory`.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Awaitable, Coroutine, Iterable
+from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -97,6 +98,7 @@ class Worker:
         self._copies = ShardCopies()
         self._snapshot: list[dict[str, Any]] = []
         self._connection_no = 0
+        self._hold_no = 0
         self._tasks: set[asyncio.Task[Any]] = set()
         self._links_opened = asyncio.Condition()
         self._make_link = functools.partial(WorkerLink, self.state)
@@ -163,6 +165,7 @@ class Worker:
             self.state.router_lost()
             return
         self.state.worker_lost(neighbour.index, False)
+        self.state.committer.release_all(neighbour.index)
         for consumer in [consumer for consumer in self.state.attached.values() if consumer.client is neighbour]:
             self._detach(consumer.handle)
 
@@ -215,6 +218,30 @@ class Worker:
     async def barrier(self, worker: int) -> None:
         """Return when everything that this worker has sent through the router has reached that worker's queues."""
         await self.ask_router("barrier", {"worker": worker})
+
+    @contextlib.asynccontextmanager
+    async def commits_held(self, workers: Iterable[int]) -> AsyncIterator[None]:
+        """Neither we nor these workers commit anything to disk within the context (but see `Committer.hold` for how long at most)."""
+        self._hold_no += 1
+        key = self._hold_no
+        links = [link for worker in workers if (link := self.state.workers[worker].link) is not None]
+        await asyncio.gather(
+            self._hold_commits((self.index, key)),
+            *[link.request("hold_commits", {"key": key}, timeout_s=NEIGHBOUR_TIMEOUT_S) for link in links],
+            return_exceptions=True,  # from one that does not answer nothing is expected either
+        )
+        try:
+            yield
+        finally:
+            self.state.committer.release((self.index, key))
+            for link in links:
+                link.notify("let_commit", {"key": key})
+
+    async def _hold_commits(self, key: tuple[int, int]) -> dict[str, Any]:
+        while self.state.committer.held_for_long:
+            await self.state.committer.written()
+        self.state.committer.hold(key)
+        return {}
 
     # --- what others ask and tell
 
@@ -356,6 +383,12 @@ class Worker:
             queue.cancel_consumer(consumer)
             self.delete_if_abandoned(queue)
         return {}
+
+    def _asked_hold_commits(self, link: Link, body: Any) -> Any:
+        return self._hold_commits((link.peer.index, body["key"]))
+
+    def _told_let_commit(self, link: Link, body: Any) -> None:
+        self.state.committer.release((link.peer.index, body["key"]))
 
     def _asked_written(self, link: Link, body: Any) -> Any:
         return self._written()
