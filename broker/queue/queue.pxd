@@ -125,7 +125,8 @@ cdef class Queue:
     cdef int dead_letters_came(self) except -1
     cdef int unused(self) except -1
     # Rules.
-    cdef int publish_by_rules(self, Message* message) except -1
+    cdef int refuse(self, Message* message) except -1
+    cdef uint64_t deadline(self, Message* message) noexcept
     cdef bint is_full(self, uint32_t body_size) noexcept
     cdef int keep_rules(self) except -1
     cdef int expire(self) except -1
@@ -139,12 +140,10 @@ cdef class Queue:
     cdef int consumer_ready(self, Consumer consumer) except -1
     cdef int consumer_blocked(self, Consumer consumer) except -1
     # Inside.
-    cdef int enter(self, Message* message, uint64_t expires_ms) except -1
     cdef bint expects_consumer(self)
     cdef Consumer next_consumer(self)
     cdef int hand(self, Consumer consumer, Entry* entry) except -1
     cdef int undo_hand(self, Consumer consumer, uint64_t delivery_no, Entry* entry) except -1
-    cdef Entry* head(self) noexcept
     cdef int pop(self, Entry* entry) except -1
     cdef int put_back(self, Entry* run, size_t count) except -1
     cdef int requeue(self, Consumer consumer, uint64_t first, uint64_t last) except -1

@@ -110,6 +110,13 @@ cdef uint64_t expiration_ms(Message* message) noexcept:
     return value
 
 
+cdef inline Entry* front(Queue self) noexcept:
+    """The oldest ready one, where it lies; NULL: there is none."""
+    if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
+        return &self.heap.entries[0]
+    return ring_at(&self.ring, 0) if self.ring.count else NULL
+
+
 cdef class Queue:
     """The state of one queue. `id` is the router's, never reused; name and vhost are for showing."""
 
@@ -163,15 +170,16 @@ cdef class Queue:
 
         MemoryError: not taken. An error out of a consumer's `deliver`: taken.
         """
-        if self.duties | (message.flags & MESSAGE_EXPIRES):
-            return self.publish_by_rules(message)
-        return Queue.enter(self, message, 0)
-
-    cdef int enter(self, Message* message, uint64_t expires_ms) except -1:
         cdef Consumer consumer
         cdef Entry entry
         cdef Ring* back
         cdef bint stored = self.stores and message.flags & MESSAGE_PERSISTENT
+        cdef bint ruled = self.duties | (message.flags & MESSAGE_EXPIRES)
+        cdef uint64_t expires_ms = 0
+        if ruled:
+            if self.overflow != OVERFLOW_DROP_HEAD and self.is_full(message.body_size):
+                return self.refuse(message)
+            expires_ms = self.deadline(message)
         if self.ready_count == 0 and not self.handing:
             self.offered_bytes = message.body_size
             consumer = self.next_consumer()
@@ -207,6 +215,8 @@ cdef class Queue:
         self.ready_bytes += message.body_size
         if self.rotation.count and not self.unfinished:     # as when memory was out amid an earlier pump
             self.pump()
+        if ruled and not self.handing:      # else the pump or publish below us goes on when `deliver` returns
+            self.keep_rules()
         return stored
 
     cdef int offer(self, Message* message) except -1:
@@ -474,33 +484,30 @@ cdef class Queue:
 
     # Rules.
 
-    cdef int publish_by_rules(self, Message* message) except -1:
-        """`publish` where there may be a limit or a deadline."""
-        cdef uint64_t lifetime_ms = self.message_ttl_ms
-        cdef uint64_t expires_ms = 0
+    cdef int refuse(self, Message* message) except -1:
+        """The queue is full: what `publish` answers. It may yet become a dead letter."""
         cdef Entry entry
-        cdef int outcome
-        if self.overflow != OVERFLOW_DROP_HEAD and self.is_full(message.body_size):
-            self.refused += 1
-            if self.overflow == OVERFLOW_REJECT_PUBLISH_DLX and self.dead_letters is not None:
-                ledger_reserve(&self.dead_letters.ledger)
-                message_retain(message)
-                entry.message = message
-                entry.position = self.next_position
-                entry.expires_ms = 0
-                entry.flags = 0
-                self.next_position += 1
-                self.bury(&entry, ENTRY_MAXLEN)
-            return PUBLISH_REFUSED
+        if self.overflow == OVERFLOW_REJECT_PUBLISH_DLX and self.dead_letters is not None:
+            ledger_reserve(&self.dead_letters.ledger)
+            message_retain(message)
+            entry.message = message
+            entry.position = self.next_position
+            entry.expires_ms = 0
+            entry.flags = 0
+            self.next_position += 1
+            self.bury(&entry, ENTRY_MAXLEN)
+        self.refused += 1
+        return PUBLISH_REFUSED
+
+    cdef uint64_t deadline(self, Message* message) noexcept:
+        """When the message expires, which comes now: the lower of the queue's time and its own; 0: never."""
+        cdef uint64_t lifetime_ms = self.message_ttl_ms
         if message.flags & MESSAGE_EXPIRES:
             lifetime_ms = min(lifetime_ms, expiration_ms(message))
-        if lifetime_ms != UINT64_MAX:
-            expires_ms = self.now_ms() + lifetime_ms
-            self.duties |= KEEPS_TIME
-        outcome = self.enter(message, expires_ms)
-        if not self.handing:    # else the pump or publish below us goes on when `deliver` returns
-            self.keep_rules()
-        return outcome
+        if lifetime_ms == UINT64_MAX:
+            return 0
+        self.duties |= KEEPS_TIME
+        return self.now_ms() + lifetime_ms
 
     cdef bint is_full(self, uint32_t body_size) noexcept:
         """Whether one more message would be more than the limit."""
@@ -523,7 +530,7 @@ cdef class Queue:
 
     cdef int expire(self) except -1:
         """Drop what is overdue at the front, at most 10,000 messages; 1 if there is more."""
-        cdef Entry* head = self.head()
+        cdef Entry* head = front(self)
         cdef uint64_t now_ms
         cdef size_t budget = EXPIRIES_MAX
         if head == NULL or head.expires_ms == 0:
@@ -535,7 +542,7 @@ cdef class Queue:
             budget -= 1
             self.lose_head(ENTRY_EXPIRED)
             self.expired += 1
-            head = self.head()
+            head = front(self)
         return 0
 
     cdef int expire_all(self) except -1:
@@ -598,7 +605,7 @@ cdef class Queue:
 
     cdef int watch(self) except -1:
         """Ask to be called when the oldest message is overdue or the queue has been unused for too long, whichever comes first."""
-        cdef Entry* head = self.head()
+        cdef Entry* head = front(self)
         cdef uint64_t moment_ms = 0
         if head != NULL:
             moment_ms = head.expires_ms
@@ -913,12 +920,6 @@ cdef class Queue:
             self.pump_later()
         return 0
 
-    cdef Entry* head(self) noexcept:
-        """The oldest ready one, where it lies; NULL: there is none."""
-        if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
-            return &self.heap.entries[0]
-        return ring_at(&self.ring, 0) if self.ring.count else NULL
-
     cdef int pop(self, Entry* entry) except -1:
         """Take the oldest ready one out, its reference with it."""
         if self.paged_count and self.ring.count < PAGE_IN_BELOW_MESSAGES:
@@ -1019,7 +1020,7 @@ cdef class Queue:
 
     cdef uint32_t next_bytes(self) noexcept:
         """Body size of the oldest ready message; 0 if there is none."""
-        cdef Entry* head = self.head()
+        cdef Entry* head = front(self)
         return 0 if head == NULL else head.message.body_size
 
     cdef int settled(self, Consumer consumer, size_t count, uint64_t size) except -1:
