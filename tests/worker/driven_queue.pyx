@@ -28,3 +28,7 @@ cdef class DrivenQueue(ShardQueue):
     def ack(self, Consumer consumer not None, uint64_t first, uint64_t last):
         """Acknowledge the consumer's deliveries with these numbers; how many there were."""
         return self.settle(consumer, first, last, SETTLE_ACK)
+
+    def pump_now(self):
+        """What a later turn would do of a pump that did not finish."""
+        return bool(self.pump())
