@@ -51,6 +51,7 @@ class LocalLog:
 
     directory: made if it is not there (mode 0700). identity: says whose queue ids the records hold, compared with what is stored; shard:
     0..2**32 - 1, compared too. None for either takes whatever is there, but there must be something. map_bytes: as for `open_environment`.
+    reserve_bytes: the file does not grow by messages while less is left on the disk.
     Raises `ForeignStore` in a sentence if what is there belongs to somebody else or another version, or cannot be read; `StoreFailed` or
     `DiskFull` if nothing can be made there.
     """
@@ -63,8 +64,10 @@ class LocalLog:
         identity: bytes | None = b"",
         shard: int | None = 0,
         map_bytes: int = MAP_BYTES,
+        reserve_bytes: int = RESERVE_BYTES,
     ) -> None:
         self.directory = directory
+        self.reserve_bytes = reserve_bytes
         self.durability = durability
         self._tables: dict[int, Any] = {}
         self._what = "messages" if shard is None else f"messages of shard {shard}"
@@ -186,7 +189,7 @@ class LocalLog:
         What consumers have settled takes pages of its own to be removed, before any become free. Were there none, nothing could be removed,
         and the disk would stay full for ever. Room inside the file is as good as room on the disk.
         """
-        if not size or self.durability == "scratch" or free_bytes(self.directory) >= size + RESERVE_BYTES:
+        if not size or self.durability == "scratch" or free_bytes(self.directory) >= size + self.reserve_bytes:
             return
         file_bytes, used_bytes, _ = self.sizes()
         if file_bytes - used_bytes < 2 * size + RESERVE_BYTES:

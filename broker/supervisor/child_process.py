@@ -102,6 +102,7 @@ class ChildProcess:
         self.pid = self._process.pid
         self._pidfd = os.pidfd_open(self.pid)
         self.memory = MemoryGauge(self.pid)
+        self.room_bytes = 0  # what its files could take without growing, as it says
         self._loop.add_reader(self._pidfd, self._on_exit)
         self.link = Link(poller, ours, hello, receiver)
 

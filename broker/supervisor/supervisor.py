@@ -15,6 +15,7 @@ Verbs on a child's line, bodies are maps:
                    notice   alarms   {memory, disk}           booleans; sent when one changes, and to a new child if one stands
     from a child   notice   ready    {facts}
                    notice   failed   {sentence, exit_code}    a refusal in the user's words, before it ends
+                   notice   room     {bytes}                  what its files could take without growing, when that changes
                    request  node     {}                       answered with `Supervisor.node_facts()`
                    request  stop     {reason}                 answered at once; the node stops
 """
@@ -51,7 +52,8 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 MEMORY_SAMPLE_S = 0.1
-DISK_SAMPLES = 10  # every so many memory samples
+DISK_SAMPLES = 10  # every so many memory samples, and at each
+DISK_NEAR = 10  # ... when less is free than so many times the limit
 CHILD_START_TIMEOUT_S = 30.0
 CLIENTS_REASON = "shutdown"
 LINELESS_MAX_S = 5.0  # from the closing of a child's line to its end
@@ -332,7 +334,7 @@ class Supervisor:
                 self._watermark.limit_bytes / 2**20,
                 "held back until consumers have drained the queues" if self._watermark.alarm else "served again",
             )
-        if self._samples % DISK_SAMPLES == 0:
+        if self._samples % DISK_SAMPLES == 0 or self._disk_free_bytes < DISK_NEAR * self.settings.disk_free_limit_bytes:
             changed |= self._sample_disk()
         self._samples += 1
         if changed:
@@ -346,12 +348,16 @@ class Supervisor:
             log.error("cannot read the free space below %s: %s", self.settings.data_dir, error.strerror)
             return False
         self._disk_free_bytes = status.f_bavail * status.f_frsize
-        changed = self._low_disk.sample(self._disk_free_bytes)
+        # A file keeps the room that consumers make in it. If that did not count, the alarm of a disk that our own messages have filled
+        # would stand for ever.
+        room_bytes = sum(child.room_bytes for child in self._children())
+        changed = self._low_disk.sample(self._disk_free_bytes + room_bytes)
         if changed:
             log.warning(
-                "disk alarm %s: %.1f MiB free, limit %.1f MiB",
+                "disk alarm %s: %.1f MiB free, %.1f MiB more within our files, limit %.1f MiB",
                 "set" if self._low_disk.alarm else "cleared",
                 self._disk_free_bytes / 2**20,
+                room_bytes / 2**20,
                 self._low_disk.limit_bytes / 2**20,
             )
         return changed
@@ -482,6 +488,9 @@ class _ChildLine:
     def on_notice(self, link: Link, verb: str, body: Any) -> None:
         if verb == "ready":
             self._supervisor._on_child_ready(self._post, dict(body["facts"]))
+        elif verb == "room":
+            if self._post.child is not None:
+                self._post.child.room_bytes = int(body["bytes"])
         elif verb == "failed":
             self._post.refusal = Refusal(str(body["sentence"]), int(body["exit_code"]))
         else:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from leveret import refusal
 from leveret.refusal import Refusal
 from leveret.storage.environment import ForeignStore, StoreError, page_problems
-from leveret.storage.local_log import Durability, LocalLog
+from leveret.storage.local_log import RESERVE_BYTES, Durability, LocalLog
 from leveret.storage.quarantine import in_quarantine, set_aside, shard_of
 from leveret.supervisor.machine import memory_total_bytes
 from leveret.supervisor.memory import watermark_bytes
@@ -87,13 +87,20 @@ class Shards:
             if problems:
                 raise ForeignStore(f"the messages of shard {number} in {directory} are damaged: {problems[0]}")
             (directory / SUSPECT).unlink(missing_ok=True)
-        local = LocalLog(directory, durability, identity=identity, shard=number)
+        # The disk alarm comes at the limit. Where there is room in another file it may not, and this one stops growing by half of it.
+        reserve = max(RESERVE_BYTES, self._settings.disk_free_limit_bytes // 2)
+        local = LocalLog(directory, durability, identity=identity, shard=number, reserve_bytes=reserve)
         store = MessageStore(local, number, self._committer.wall_offset_ms)
         try:
             return store, store.load()
         except BaseException:
             local.close()
             raise
+
+    def room_bytes(self) -> int:
+        """What the files of these shards could take without growing. Raises `StoreFailed` if one cannot be read."""
+        sizes = [store.log.sizes() for store in self.stores.values()]
+        return sum(max(0, each.file_bytes - each.used_bytes) for each in sizes)
 
     def keep(self, queue: ShardQueue, entry: QueueEntry) -> None:
         """Give a new queue its journal, and the messages that were kept for it. An exclusive queue does not outlive its connection."""

@@ -40,6 +40,7 @@ from leveret.link.dial import Dialler, LinkServer
 from leveret.link.link import Link, LinkClosed, RequestFailed
 from leveret.queue.rules import NO_RULES, Rules
 from leveret.refusal import TEMPORARY, Refusal
+from leveret.storage.environment import StoreError
 from leveret.worker import owner
 from leveret.worker.acceptor import Acceptor
 from leveret.worker.connection import Connection
@@ -67,6 +68,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEIGHBOUR_TIMEOUT_S = 5.0  # for a worker to come back, and to answer
+ROOM_EVERY_S = 1.0
 SHUTDOWN_TIMEOUT_S = 3.0  # for clients to answer the last connection.close
 ALARM_REASONS = {
     (True, False): "low on memory",
@@ -96,6 +98,7 @@ class Worker:
         self.loaded: asyncio.Future[None] = child.loop.create_future()
         self.shards = Shards(child.settings, child.index, self.state.committer)
         self._copies = ShardCopies()
+        self._room_bytes = 0  # as told last
         self._snapshot: list[dict[str, Any]] = []
         self._connection_no = 0
         self._hold_no = 0
@@ -107,6 +110,15 @@ class Worker:
         self.acceptor = Acceptor(self, worker_count)
         child.on_alarms = self.set_alarms
         self.set_alarms(child.alarms)
+
+    def tell_room(self) -> None:
+        """Once a second, let the supervisor know what the shards' files could take without growing: its disk alarm counts it."""
+        with contextlib.suppress(StoreError):  # a commit will end the process over it
+            room_bytes = self.shards.room_bytes()
+            if room_bytes != self._room_bytes:
+                self._room_bytes = room_bytes
+                self.child.supervisor.notify("room", {"bytes": room_bytes})
+        self.child.loop.call_later(ROOM_EVERY_S, self.tell_room)
 
     def close(self) -> None:
         """Let go of sockets and links; the process is ending."""
@@ -657,6 +669,7 @@ async def main(child: Child) -> None:
     worker.meet_workers()
     worker.acceptor.start(child.listeners["amqp"])
     child.ready()
+    worker.tell_room()
     shutdown: asyncio.Future[str] = asyncio.ensure_future(child.shutdown_requested)
     await first_of(shutdown, failed)
     if failed.done():

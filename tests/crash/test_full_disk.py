@@ -82,7 +82,6 @@ def settle(node: Node, ledger: Ledger, consumer: Consumer) -> None:
     assert [str(finding) for finding in check(ledger.events)] == []
 
 
-@pytest.mark.needs("room inside files")
 @pytest.mark.timeout(240)
 def test_publishers_are_held_back_before_the_disk_is_full_and_go_on_when_consumers_have_made_room(node: Node) -> None:
     node.config["disk_free_limit_bytes"] = 16 << 20
