@@ -240,7 +240,8 @@ cdef class Queue:
         """Settle what the consumer holds with delivery numbers from `first` to `last`, both included; the number of messages settled.
 
         Numbers that are not outstanding are passed over. SETTLE_ACK and SETTLE_DISCARD let the messages go, the latter to the dead letters
-        if the queue has them; SETTLE_REQUEUE puts them back in their places, redelivered. Afterwards deliveries go on, perhaps to the same consumer. MemoryError (requeue only): none settled.
+        if the queue has them; SETTLE_REQUEUE puts them back in their places, redelivered. Afterwards deliveries go on, perhaps to the same
+        consumer. MemoryError: none settled (requeue), or the first of them (discard with dead letters).
         SETTLE_REDELIVER settles nothing: the consumer is handed them once more, under their old numbers; their number is answered.
         """
         cdef Ledger* ledger = &consumer.ledger
@@ -567,7 +568,8 @@ cdef class Queue:
     cdef int bury(self, Entry* entry, uint32_t death) except -1:
         """Put the entry, with its reference, among the dead letters. Room in their ledger has been reserved."""
         cdef Consumer letters = self.dead_letters
-        ledger_append(&letters.ledger, letters.next_delivery_no, entry.message, entry.position, 0, entry.flags & ~<uint32_t>ENTRY_DEATHS | death)
+        ledger_append(&letters.ledger, letters.next_delivery_no, entry.message, entry.position, 0,
+                      entry.flags & ~<uint32_t>ENTRY_DEATHS | death)
         letters.next_delivery_no += 1
         letters.unacked_bytes += entry.message.body_size
         self.unacked_count += 1
@@ -575,7 +577,7 @@ cdef class Queue:
         return self.dead_letters_came()
 
     cdef int reject(self, Consumer consumer, uint64_t first, uint64_t last) except -1:
-        """Put what the consumer holds from `first` to `last` among the dead letters; the number of messages. MemoryError: the first of them."""
+        """Put what the consumer holds from `first` to `last` among the dead letters; their number. MemoryError: the first of them."""
         cdef Ledger* ledger = &consumer.ledger
         cdef size_t index = ledger_seek(ledger, first)
         cdef size_t count = 0

@@ -35,7 +35,7 @@ from leveret.queue.queue cimport PUBLISH_STORED, SETTLE_BURIED
 from leveret.queue.ring cimport ENTRY_EXPIRED, ENTRY_REJECTED
 from leveret.worker.channel cimport Publisher
 from leveret.worker.confirms cimport AWAITS_VERDICT, ROUTED, Confirms
-from leveret.worker.directory cimport Directory, ExchangeEntry, QueueEntry, Vhost
+from leveret.worker.directory cimport ExchangeEntry, QueueEntry, Vhost
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.state cimport ShardQueue, WorkerState
 

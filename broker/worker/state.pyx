@@ -22,7 +22,7 @@ from leveret.worker.directory cimport Directory
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.subscription cimport RemoteConsumer, Subscription
 
-from leveret.queue.deaths import closes_cycle
+from leveret.queue import deaths
 from leveret.worker.deadlines import Deadlines
 from leveret.worker.reply_to import place_of
 
@@ -64,7 +64,7 @@ cdef class ShardQueue(Queue):
 
     cdef bint closes_cycle(self, Message* message) except -1:
         """Whether a dead letter has been here before and comes back all by itself: it is dropped, as in RabbitMQ."""
-        if not closes_cycle(message_properties(message)[:message.properties_size], self.name.encode()):
+        if not deaths.closes_cycle(message_properties(message)[:message.properties_size], self.name.encode()):
             return False
         if not self.cycle_told:
             self.cycle_told = True
