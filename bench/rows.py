@@ -107,7 +107,7 @@ def misplaced(placement: str, where: dict[str, int]) -> tuple[str, ...]:
 
 def one_confirm_at_a_time(node: Node, timing: Timing) -> Figure:
     """One publisher that waits for each confirm of 1 KB, and a consumer: the median wait in times of one 4 KB write + fdatasync."""
-    measure = loaded(ALL_ON_ONE_WORKER, size=1024, durable=True, persistent=True, confirms=1, ack="each", prefetch=500)
+    measure = loaded(size=1024, durable=True, persistent=True, confirms=1, ack="each", prefetch=500)
     before = disk.measure()
     figure = measure(node, timing)
     return pika_load.in_disk_times(figure, figure.details["confirm_latency_us"], before + disk.measure(), 0.5)

@@ -9,9 +9,10 @@ from leveret.worker.queue_journal cimport QueueJournal
 from leveret.worker.state cimport WorkerState
 
 cdef enum:
-    # A commit this small is made in the loop itself, if the disk is quick: two thread hand-overs cost as much as the commit.
-    INLINE_BYTES = 64 * 1024
-    INLINE_WAITERS = 8
+    # A commit up to this size is made in the loop itself, if the disk is quick and the loop has little else to do: the hand-overs to the
+    # thread and of the interpreter's lock cost more than the commit. Above it, it pays that acks come in meanwhile, for what is settled
+    # before its own commit begins is never written.
+    INLINE_BYTES = 96 * 1024
     # How far ahead of what it hands out a busy queue's record is.
     LEASE = 65_536
 
@@ -49,6 +50,7 @@ cdef class Committer(Ending):
     cdef list errors                    # what the thread has found, for each of them
     cdef bint urgent                    # somebody waits for what has gathered, or it is not to wait
     cdef bint lingering                 # a timer is under way that commits what nobody waits for
+    cdef double loop_cpu_s              # the loop's thread had used when the last commit was done
     cdef bint flushed                   # this turn's output has been written
     cdef object thread
     cdef readonly object failed         # Future: the store is broken, the process must end

@@ -6,12 +6,12 @@ What nobody waits for, such as plain acks, goes with the next message's commit, 
 one message, waits for its confirm and sends the next would otherwise wait for the commit of the ack between the two as well.
 One round commits all shards of the worker, and answers after the last of them.
 
-Where a commit runs: on a thread of its own, or, if it is small and the disk has been quick, in the loop: for a single publisher who waits
-for each confirm, two thread hand-overs would cost as much as the commit. Deliveries of the turn are written before it either way.
+Where a commit runs: on a thread of its own, or, if it is small, the disk has been quick and little else comes in, in the loop, for the
+hand-overs would cost as much as the commit. Deliveries of the turn are written before it either way.
 
 What may go wrong: a full disk refuses the round's publishes (nack), and what was to be deleted is tried again before the next round, by
-itself, at least every second. Any other failure ends the process without an answer, because the next commit would lie: the supervisor starts it from
-what is on the disk.
+itself, at least every second. Any other failure ends the process without an answer, because the next commit would lie: the supervisor
+starts it from what is on the disk.
 """
 
 import logging
@@ -34,6 +34,9 @@ log = logging.getLogger(__name__)
 
 RETRY_S = 1.0
 QUICK_S = 0.002                 # a disk whose commits take less is quick
+# What else the loop may have worked since the last commit, if this one is to be made in it: so much, and what its own messages cost.
+SPARE_S = 0.0002
+WORK_S_PER_BYTE = 10e-9
 LINGER_S = 0.01                 # how long what nobody waits for may gather
 HOLD_MAX_S = 0.25               # how long a transaction may keep commits back; its worker may have been stopped
 HOLDS_MAX_S = 0.02              # how long several of them may, one after the other, before those that come must wait
@@ -197,7 +200,7 @@ cdef class Committer(Ending):
         self.gathering = self.flying
         self.gathering.count = 0
         self.flying = gathered
-        if size <= INLINE_BYTES and gathered.count <= INLINE_WAITERS and self.commit_s < QUICK_S:
+        if size <= INLINE_BYTES and self.commit_s < QUICK_S and time.thread_time() - self.loop_cpu_s <= SPARE_S + size * WORK_S_PER_BYTE:
             began_s = time.perf_counter()
             return self.finish(batches, write(batches), time.perf_counter() - began_s)
         self.batches = batches
@@ -315,6 +318,7 @@ cdef class Committer(Ending):
         for journal in crowded:
             if journal.queue.journal is journal:
                 journal.relieve()
+        self.loop_cpu_s = time.thread_time()
         if self.urgent:
             return self.want()
         if self.marked or (self.has_work() and not refused):
