@@ -5,6 +5,7 @@ PYTEST_ARGS ?=
 RUN_ARGS    ?=
 BENCH_ARGS  ?=
 FUZZ_S      ?= 60
+CHURN_S     ?= 300
 SCRIPTS     ?= 3000
 SEED        ?= 1000000
 ROUNDS      ?= 1000
@@ -19,7 +20,7 @@ PACKAGES := $(shell find $(FOLDERS) -name __pycache__ -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
 LOCK     := flock .make.lock
 
-.PHONY: run build test lint format docs bench differential crash fuzz wheel-smoke clean
+.PHONY: run build test lint format docs bench churn differential crash fuzz wheel-smoke clean
 
 run: build
 	$(BIN)/leveret start $(RUN_ARGS)
@@ -58,6 +59,10 @@ docs: $(VENV)/.installed
 
 bench: build $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# Mixed sizes at constant depth, for CHURN_S seconds: files against what is live. An hour: CHURN_S=3600.
+churn: build $(VENV)/.installed-dev
+	$(BIN)/python -m bench.churn --seconds $(CHURN_S)
 
 # Leveret against Debian's RabbitMQ. SEED=7 SCRIPTS=1 performs one script again.
 differential: build $(VENV)/.installed-dev
