@@ -851,15 +851,15 @@ cdef class SegmentStore:
             segment = self.dead.items[self.dead.count]
             pointers_push(&batch.dropped, segment)
             self._write_removal(batch, segment)
+        for queue in self.forgotten:
+            if queue.recorded:
+                batch.operations.append((QUEUES, pack_queue_key(queue.queue_id), None))
         for queue in self.marks:
             queue.marked = False
             if not queue.forgotten:
                 queue.recorded = True
                 batch.operations.append((QUEUES, pack_queue_key(queue.queue_id), pack_queue_value(queue.delivered, queue.lease)))
                 batch.size_bytes += QUEUE_RECORD_SIZE
-        for queue in self.forgotten:
-            if queue.recorded:
-                batch.operations.append((QUEUES, pack_queue_key(queue.queue_id), None))
         batch.marks, self.marks = self.marks, []
         batch.forgotten, self.forgotten = self.forgotten, []
         self.flying = batch
@@ -889,7 +889,8 @@ cdef class SegmentStore:
         for queue in batch.queues:
             queue.stored_through = queue.flying_through
         for queue in batch.forgotten:
-            del self.queues[queue.queue_id]
+            if self.queues.get(queue.queue_id) is queue:
+                del self.queues[queue.queue_id]
         if batch.messages:
             self.compacting = True
 
@@ -1109,7 +1110,11 @@ cdef class SegmentStore:
     # --- queues, and what the log holds at start ----------------------------------------------------------------------------------------
 
     def open_queue(self, queue_id):
-        """The index of a queue, new or as loaded. queue_id: u32, one never forgotten before."""
+        """The index of a queue, new or as loaded. queue_id: u32.
+
+        One that is forgotten, and whose removal is not on the disk yet, begins anew behind its old positions: whoever said that it was
+        deleted may have died before that was known.
+        """
         cdef QueueIndex queue
         if not self.loaded:
             self.load()
@@ -1119,7 +1124,11 @@ cdef class SegmentStore:
             queue.queue_id = queue_id
             self.queues[queue_id] = queue
         elif queue.forgotten:
-            raise ValueError(f"queue {queue_id} was forgotten")
+            highest = queue.highest
+            queue = QueueIndex.__new__(QueueIndex)
+            queue.queue_id = queue_id
+            queue.highest = highest
+            self.queues[queue_id] = queue
         return queue
 
     def load(self):

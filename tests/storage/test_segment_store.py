@@ -235,10 +235,27 @@ def test_a_position_that_does_not_ascend_is_refused_and_nothing_changes(store: R
     assert store.fetch(queue) == [(5, 0, b"x")]
 
 
-def test_a_forgotten_queue_is_not_opened_again(store: RecordingStore) -> None:
-    store.forget_queue(store.open_queue(1))
-    with pytest.raises(ValueError, match="queue 1 was forgotten"):
-        store.open_queue(1)
+@pytest.mark.parametrize("good", [True, False])
+def test_a_queue_that_is_forgotten_and_opened_again_begins_anew(store: RecordingStore, log: MemoryLog, good: bool) -> None:
+    """Its deletion was told by a router that died before it was on the disk, and the next one knows the queue still."""
+    first = store.open_queue(1)
+    fill(store, first, 1, 5)
+    store.mark_queue(first, 3, 4)
+    commit(store)
+    store.forget_queue(first)
+    queue = store.open_queue(1)
+    assert (queue.live, queue.first_position, queue.last_position) == (0, 0, 5)
+    fill(store, queue, 6, 2)
+    store.mark_queue(queue, 6, 7)
+    if not good:
+        store.batch_failed(store.take_batch())
+        fill(store, queue, 8, 1)
+    commit_all(store)
+    kept = [6, 7] if good else [8]
+    assert positions(store, store.open_queue(1)) == kept
+    assert recovered(log, 1) == kept
+    again = RecordingStore(log).load()[1]
+    assert (again.delivered, again.lease) == (6, 7)
 
 
 def test_one_batch_at_a_time(store: RecordingStore) -> None:
