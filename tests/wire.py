@@ -117,6 +117,13 @@ class WireClient:
         data, self._received = self._received[:size], self._received[size:]
         return data
 
+    def receive_some(self) -> bytes:
+        """Whatever has come, waiting for a byte at least; `EOFError` when the broker closes first."""
+        data, self._received = self._received or self.socket.recv(1 << 20), b""
+        if not data:
+            raise EOFError("closed by the broker")
+        return data
+
     def receive(self) -> Any:
         """The next frame as pika's frame object."""
         head = self.receive_exactly(7)
