@@ -15,7 +15,7 @@ from bench import depth
 from bench.leveret_node import LeveretNode
 from tests.deadline import busy_factor
 
-MESSAGES = 300_000
+MESSAGES = 1_000_000
 SIZE = 100
 
 
@@ -34,8 +34,8 @@ def filled(node: LeveretNode) -> tuple[depth.Memory, depth.Filled]:
 
 def test_a_deep_queue_takes_no_memory_to_speak_of(filled: tuple[depth.Memory, depth.Filled]) -> None:
     before, after = filled
-    # Each in memory would take a message's head, its body and its entry: some 60 MB.
-    assert after.after.own_bytes - before.own_bytes < 40e6, f"{before} before, {after.after} with {MESSAGES:,} messages"
+    # Each in memory would take a message's head, its body and its entry: some 200 MB. What the processes take to work at all is in it too.
+    assert after.after.own_bytes - before.own_bytes < 80e6, f"{before} before, {after.after} with {MESSAGES:,} messages"
     assert after.most.all_bytes < 400e6
     assert after.after.all_bytes < 400e6
 
