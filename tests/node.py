@@ -11,6 +11,7 @@ import contextlib
 import functools
 import json
 import os
+import random
 import select
 import signal
 import socket
@@ -94,11 +95,11 @@ class Broker:
 class Node(Broker):
     """A Leveret of the suite's own. `start()` it, and `stop()` or `kill()` it before the test ends.
 
-    `config` is written as the node's `leveret.toml`. The ports are free ones at the first start and stay the same at later ones.
+    `config` is written as the node's `leveret.toml`. The ports are free ones, and stay the same over all starts.
     """
 
     def __init__(self, data_dir: Path, *, workers: int, config: dict[str, Any] | None = None) -> None:
-        super().__init__("127.0.0.1", 0, 0)
+        super().__init__("127.0.0.1", steady_port(), steady_port())
         self.data_dir = data_dir
         self.worker_count = workers
         self.config = config or {}
@@ -192,6 +193,17 @@ class Node(Broker):
         state = json.loads((self.data_dir / "node.json").read_text())
         self.port = int(state["amqp_port"])
         self.http_port = int(state["http_port"])
+
+
+def steady_port() -> int:
+    """A free TCP port of 127.0.0.1 that the system gives to no client: a node that is down for a moment finds it free again."""
+    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
+    for _ in range(1000):
+        port = random.SystemRandom().randrange(10_000, least)
+        with socket.socket() as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"no free port below {least}")
 
 
 class ReadySocket:

@@ -13,7 +13,6 @@ import os
 import random
 import select
 import signal
-import socket
 import sys
 import time
 from collections.abc import Iterator
@@ -51,7 +50,6 @@ class Laboratory:
         self.load: Load | None = None
 
     def __enter__(self) -> Laboratory:
-        self.node.port, self.node.http_port = (steady_port() for _ in range(2))
         self.node.start()
         return self
 
@@ -250,17 +248,6 @@ def environment_of(node: Node, worker: int) -> Path:
     own = [number for number in shards if number % node.worker_count == worker]
     assert own, f"worker {worker} has none of the shards {shards}"
     return node.data_dir / "shards" / str(own[0]) / "data.mdb"
-
-
-def steady_port() -> int:
-    """A free TCP port of 127.0.0.1 that the system gives to no client: a node that is down for a moment finds it free again."""
-    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _ in range(1000):
-        port = random.SystemRandom().randrange(10_000, least)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError(f"no free port below {least}")
 
 
 def wait_dead(pidfd: int) -> None:
