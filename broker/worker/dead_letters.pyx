@@ -61,6 +61,7 @@ cdef class DeadLetterSender(Publisher):
     cdef bytes queue_name
     cdef bytes key                      # None: the letter's own
     cdef set throttles                  # workers that are behind
+    cdef bint waits                     # until `go_on`
 
     def __init__(self, WorkerState state, ShardQueue queue):
         self.state = state
@@ -88,7 +89,7 @@ cdef class DeadLetterSender(Publisher):
         cdef Ledger* ledger = &self.letters.ledger
         cdef size_t index
         cdef int budget = LETTERS_PER_TURN
-        while not self.throttles and self.confirms.next - self.confirms.first < LETTERS_UNDER_WAY_MAX:
+        while not self.throttles and not self.waits and self.confirms.next - self.confirms.first < LETTERS_UNDER_WAY_MAX:
             index = ledger_seek(ledger, self.confirms.next)
             if index == ledger.tail:
                 return
@@ -101,7 +102,7 @@ cdef class DeadLetterSender(Publisher):
                 if not self.send_one(&ledger.slots[index]):
                     return
             except MemoryError:
-                self.state.poller.loop.call_later(RETRY_S, self.link_has_room)
+                self.wait_a_little()
                 return
 
     cdef bint send_one(self, Slot* slot) except -1:
@@ -230,7 +231,9 @@ cdef class DeadLetterSender(Publisher):
             last = confirms.answers[index].tag
             first = 0 if confirms.answers[index].multiple else last
             if confirms.answers[index].nack:
-                self.state.poller.loop.call_later(RETRY_S, self.resend, first, last)
+                # At once, before an ack of later ones covers these; what is to be sent then waits a little.
+                self.wait_a_little()
+                self.queue.resend(first, last)
             else:
                 self.queue.settle(self.letters, first, last, SETTLE_BURIED)
         if ledger_seek(&self.letters.ledger, confirms.next) != self.letters.ledger.tail:
@@ -239,9 +242,15 @@ cdef class DeadLetterSender(Publisher):
             self.state.remove_sender(self)
         return 0
 
-    def resend(self, uint64_t first, uint64_t last):
-        """A process died over these, or the disk was full."""
-        self.queue.resend(first, last)
+    def wait_a_little(self):
+        """A process has died, or memory or the disk is full: send nothing for now."""
+        if not self.waits:
+            self.waits = True
+            self.state.poller.loop.call_later(RETRY_S, self.go_on)
+
+    def go_on(self):
+        self.waits = False
+        self.queue.dead_letters_came()
 
     # --- back-pressure
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import time
 from typing import Any
 
 import pika
 import pytest
 
+from tests.conftest import MakeNode
 from tests.deadline import eventually
 from tests.inbox import Delivery, Inbox
-from tests.placement import Placement
+from tests.placement import Placement, connect_on
 from tests.refusal import channel_closed
 
 ANY_TIME = 10.0  # seconds between a test's clock and the broker's
@@ -247,3 +249,50 @@ def test_arguments_of_the_wrong_kind(placement: Placement) -> None:
     for arguments, text in cases:
         with channel_closed(406, f"PRECONDITION_FAILED - {text}"):
             placement.connect().channel().queue_declare(queue, arguments=arguments)
+
+
+@pytest.mark.not_on_peer("kills processes")
+@pytest.mark.parametrize("exchange", ["", "amq.direct"])
+@pytest.mark.parametrize("dies", ["worker-0", "worker-1", "router"])
+def test_no_death_of_a_process_loses_a_letter(fresh_node: MakeNode, dies: str, exchange: str) -> None:
+    """The worker of the dying messages' queue, that of their target, or the router, while letters are on their way."""
+    count = 5_000
+    node = fresh_node(workers=2)
+    with connect_on(node, 0) as source, connect_on(node, 1) as target:
+        channel = source.channel()
+        target.channel().queue_declare("target", durable=True)
+        channel.queue_bind("target", "amq.direct", "target")
+        arguments = {"x-dead-letter-exchange": exchange, "x-dead-letter-routing-key": "target"}
+        channel.queue_declare("q", durable=True, arguments=arguments)
+        persistent = pika.BasicProperties(delivery_mode=2)
+        for number in range(count - 1):
+            channel.basic_publish("", "q", b"%d" % number, persistent)
+        eventually(lambda: channel.queue_declare("q", passive=True).method.message_count == count - 1, what="the messages")
+        confirming = source.channel()
+        confirming.confirm_delivery()
+        confirming.basic_publish("", "q", b"%d" % (count - 1), persistent)  # with its confirm all others are on the disk
+        inbox = Inbox(channel, "q")
+        last = inbox.take(count)[-1]
+        channel.basic_nack(last.tag, multiple=True, requeue=False)
+        source.process_data_events(time_limit=0)
+        node.kill_process(dies)
+        with contextlib.suppress(pika.exceptions.AMQPError):
+            source.close()
+        with contextlib.suppress(pika.exceptions.AMQPError):
+            target.close()
+    arrived: set[bytes] = set()
+
+    def all_there() -> bool:
+        """Rejects what has come back to the queue, and takes what has arrived."""
+        with contextlib.suppress(pika.exceptions.AMQPError, AssertionError), node.connect() as connection:
+            looking = connection.channel()
+            back, letters = Inbox(looking, "q"), Inbox(looking, "target")
+            while back.barrier() + letters.barrier() or back.waiting or letters.waiting:
+                for delivery in back.take(len(back.waiting)):
+                    looking.basic_reject(delivery.tag, requeue=False)
+                for delivery in letters.take(len(letters.waiting)):
+                    looking.basic_ack(delivery.tag)
+                    arrived.add(delivery.body)
+        return len(arrived) == count
+
+    eventually(all_there, within_s=60.0, what="all letters")
