@@ -14,6 +14,7 @@ cdef struct Page:               # what one `page_in` has brought
 cdef class Journal:
     cdef int add(self, uint64_t position, uint64_t expires_ms, Message* message) except -1
     cdef int settle(self, uint64_t position, Message* message) except -1
+    cdef int expect(self, bint somebody) except -1
     cdef int mark(self) except -1
     cdef size_t page_out(self, Ring* ring, uint64_t* size) except? 0
     cdef int page_in(self, uint64_t first, Ring* into, Page* page) except -1

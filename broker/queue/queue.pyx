@@ -679,6 +679,8 @@ cdef class Queue:
         self.consumer_count += 1
         if consumer.exclusive:
             self.exclusive_consumer = consumer
+        if self.journal is not None:
+            self.journal.expect(True)
         self.consumer_ready(consumer)
 
     def add_getter(self, Consumer getter not None) -> None:
@@ -686,6 +688,8 @@ cdef class Queue:
         assert getter.queue is None
         self.attached[getter] = None
         getter.queue = self
+        if self.journal is not None:
+            self.journal.expect(True)
 
     def cancel_consumer(self, Consumer consumer not None) -> None:
         """basic.cancel: no more deliveries, but what it holds stays unacked and can be settled. It is removed when it holds nothing."""
@@ -702,6 +706,8 @@ cdef class Queue:
             self.detach(consumer)
         if self.consumer_count == 0:
             self.touch()
+            if self.journal is not None:
+                self.journal.expect(False)
 
     def remove_consumer(self, Consumer consumer not None) -> int:
         """Its channel is gone, or its worker: what it holds goes back, redelivered. The number of messages requeued.

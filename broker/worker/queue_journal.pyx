@@ -16,6 +16,7 @@ from leveret.worker.message_store cimport MessageReader, MessageStore
 from leveret.worker.state cimport ShardQueue
 
 import logging
+import time
 
 from leveret.storage.environment import DamagedSegment
 
@@ -52,6 +53,16 @@ cdef class QueueJournal(Journal):
     cdef int settle(self, uint64_t position, Message* message) except -1:
         self.store.settle(self.index, position, message.body_size)
         return self.committer.want_soon()
+
+    cdef int expect(self, bint somebody) except -1:
+        if self.store is None:
+            return 0
+        # As if it had handed out just now, and a lease is written; or not for long, and the exact place is.
+        self.marked_at_ms = time.monotonic_ns() // 1_000_000 if somebody else 0
+        if self.queue.marked:
+            return 0
+        self.queue.marked = True
+        return self.mark()
 
     cdef int mark(self) except -1:
         if self.store is None:

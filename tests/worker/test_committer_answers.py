@@ -440,6 +440,7 @@ def test_the_next_process_knows_how_far_the_last_has_handed_out() -> None:
         assert len(consumer.deliveries) == 4
         await stage.committer.written()
         after = MessageStore(log, 0, 0).load()[1]
-        assert (after.live, after.delivered, after.lease) == (10, 4, 4)
+        assert (after.live, after.delivered) == (10, 4)
+        assert after.lease > 4, "a consumer has just come, and may take more at any moment"
 
     staged(main, lambda: [MemoryLog()])
