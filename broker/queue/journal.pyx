@@ -26,8 +26,10 @@ cdef class Journal:
         raise NotImplementedError
 
     cdef int expect(self, bint somebody) except -1:
-        """Somebody has come who may take messages: what is handed out next should be on the disk as handed out before it is. False: the last
-        consumer has been cancelled, and what has been handed out is all that will be."""
+        """Somebody has come who may take messages: what is handed out next should be on the disk as handed out before it is.
+
+        False: the last consumer has been cancelled, and what has been handed out is all that will be.
+        """
         return 0
 
     cdef int mark(self) except -1:

@@ -12,7 +12,7 @@ The rules, and what they grant a broker that may crash:
   was not surely handled.
 - **order**: on a queue whose consumers requeue nothing, confirmed messages of one publisher come first in the order of publishing, and
   within a session they go back once a crash at most.
-- **torn**: of a transaction whose answer is unknown, each queue has all or nothing.
+- **torn**: of a transaction whose answer is unknown, each queue has all or nothing after the crash. What came before it came from memory.
 - **answer**: each publish is confirmed or nacked once, and nacked only while harm is done.
 - **connection**: none ends but by a crash; while a worker stands still, who asks it something is told so after a while (404).
 """
@@ -227,14 +227,20 @@ class _Record:
         ]
 
     def torn(self) -> list[Finding]:
-        groups: dict[tuple[str, str], dict[bool, list[MessageId]]] = defaultdict(lambda: {True: [], False: []})
+        kept: dict[tuple[str, str], list[MessageId]] = defaultdict(list)
+        missing: dict[tuple[str, str], list[MessageId]] = defaultdict(list)
         for message, publish in self.publishes.items():
+            crash = min((harm.end for harm in self.dirty if harm.end > publish.tries[-1]), default=len(self.events))
             for queue in publish.queues if publish.group else ():
-                groups[publish.group, queue][Copy(queue, message) in self.receipts].append(message)
+                receipts = [at for at, _ in self.receipts.get(Copy(queue, message), ())]
+                if any(at > crash for at in receipts):
+                    kept[publish.group, queue].append(message)
+                elif not receipts:
+                    missing[publish.group, queue].append(message)
         return [
-            Finding("torn", parts[True][0], f"of transaction {group} {queue} has {len(parts[True])}, and lacks {len(parts[False])}")
-            for (group, queue), parts in groups.items()
-            if parts[True] and parts[False]
+            Finding("torn", there[0], f"of transaction {group} {queue} kept {len(there)}, and lacks {len(missing[group, queue])}")
+            for (group, queue), there in kept.items()
+            if missing[group, queue]
         ]
 
     def duplicates(self) -> list[Finding]:

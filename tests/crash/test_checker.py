@@ -123,6 +123,9 @@ GOOD: dict[str, Callable[[Told], Told]] = {
     "a nacked one that came": lambda told: told.harm(dirty=False).attempt(1).nack(1).over().consume(1),
     "a nack that comes after the harm": lambda told: told.harm(dirty=False).attempt(1).over().nack(1),
     "published again and there twice": lambda told: told.attempt(1).harm().unanswered(1).over().publish(1).consume(1).consume(1),
+    "a part of a transaction that came before the crash": lambda told: (
+        told.attempt(1, 2, group="g").consume(1).harm().unanswered(1, 2).over()
+    ),
     "unacked and redelivered": lambda told: told.publish(1).get(1).crash().session(2).consume(1, session=2, again=True),
     "redelivered at first": lambda told: told.publish(1).crash().session(2).consume(1, session=2, again=True),
     "an ack that was not surely handled": lambda told: told.publish(1).get(1).ack(1).crash().session(2).consume(1, session=2, again=True),
