@@ -99,7 +99,7 @@ class Node(Broker):
     """
 
     def __init__(self, data_dir: Path, *, workers: int, config: dict[str, Any] | None = None) -> None:
-        super().__init__("127.0.0.1", steady_port(), steady_port())
+        super().__init__("127.0.0.1", *steady_ports(2))
         self.data_dir = data_dir
         self.worker_count = workers
         self.config = config or {}
@@ -195,15 +195,20 @@ class Node(Broker):
         self.http_port = int(state["http_port"])
 
 
-def steady_port() -> int:
-    """A free TCP port of 127.0.0.1 that the system gives to no client: a node that is down for a moment finds it free again."""
+def steady_ports(count: int) -> list[int]:
+    """Free TCP ports of 127.0.0.1 that the system gives to no client: a node that is down for a moment finds them free again."""
     least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    for _ in range(1000):
-        port = random.SystemRandom().randrange(10_000, least)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError(f"no free port below {least}")
+    with contextlib.ExitStack() as probes:  # each is held until all are found: they differ
+        ports: list[int] = []
+        for _ in range(1000):
+            if len(ports) == count:
+                return ports
+            port = random.SystemRandom().randrange(10_000, least)
+            probe = probes.enter_context(socket.socket())
+            with contextlib.suppress(OSError):
+                probe.bind(("127.0.0.1", port))
+                ports.append(port)
+    raise AssertionError(f"no {count} free ports below {least}")
 
 
 class ReadySocket:
