@@ -75,8 +75,8 @@ class Door:
             else:
                 await self._application(inner, bounded, answer.send)
         except BodyTooLarge:
-            pass
-        except Exception:
+            pass  # `bounded` has answered 413 by now; it was raised only to end the application
+        except Exception:  # a bug in a route: logged whole, answered 500, and no reason to end everybody else's connections
             log.exception("a request failed: %s %s", scope["method"], ascii(inner["path"][:200]))
             if not answer.begun:
                 await failure(500, "internal_error", "Internal Server Error")(inner, receive, answer.send)

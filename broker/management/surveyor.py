@@ -67,7 +67,7 @@ class Surveyor:
             begun_s = time.monotonic()
             try:
                 await self.sample()
-            except Exception:
+            except Exception:  # a bug in one sample is logged whole; without the later ones all rates would stand still for good
                 log.exception("a sample failed")
             await asyncio.sleep(max(0.0, begun_s + interval_s - time.monotonic()))
 

@@ -10,6 +10,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, realloc
 
 from leveret.queue.message cimport (
+    MESSAGE_HEAD_SIZE,
     MESSAGE_WIRE_OFFSET,
     Message,
     message_from_wire,
@@ -21,6 +22,8 @@ from leveret.queue.ring cimport ENTRY_REDELIVERED, Entry, Ring, ring_push_back, 
 from leveret.storage.segment_store cimport QueueIndex
 
 import time
+
+from leveret.storage.environment import DamagedSegment
 
 
 def wall_offset_ms():
@@ -72,10 +75,14 @@ cdef class MessageReader(SegmentReader):
                 raise MemoryError("no memory to read messages back")
             self.entries = grown
             self.capacity = capacity
+        # Told apart from a lack of memory: damage loses the message, and a lack of memory must not.
+        if (size < MESSAGE_HEAD_SIZE - MESSAGE_WIRE_OFFSET
+                or message_size(<const Message*>(data - MESSAGE_WIRE_OFFSET)) != <size_t>size + MESSAGE_WIRE_OFFSET):
+            raise DamagedSegment(f"the stored message at position {position} is damaged")
         entry = &self.entries[self.count]
         entry.message = message_from_wire(data, size)
         if entry.message == NULL:
-            raise MemoryError(f"no memory for a stored message of {size} bytes, or it is damaged")
+            raise MemoryError(f"no memory for a stored message of {size} bytes")
         entry.position = position
         # One that expired while the broker was down may lie before the monotonic clock's beginning.
         entry.expires_ms = <uint64_t>max(<int64_t>note - self.wall_offset_ms, <int64_t>1) if note else 0
