@@ -8,6 +8,7 @@ from pathlib import Path
 import lmdb
 import pika
 import pytest
+from leveret.storage.layout import decode_segment
 from pika.adapters.blocking_connection import BlockingChannel
 
 from tests.conftest import MakeNode
@@ -75,14 +76,21 @@ def test_a_shard_that_cannot_be_used_is_set_aside_and_the_others_serve(node: Nod
     assert "set aside" in node.log_path.read_text()
 
 
-def test_the_messages_of_a_damaged_segment_are_lost_and_no_others(node: Node) -> None:
+@pytest.mark.parametrize("damage", ["cut short", "a message's own size"])
+def test_the_messages_of_a_damaged_segment_are_lost_and_no_others(node: Node, damage: str) -> None:
     environment = lmdb.open(str(shard_file(node, 0).parent), max_dbs=8, map_size=1 << 30)
     segments = environment.open_db(b"segments", create=False)
     with environment.begin(write=True) as txn:
         keys = [bytes(key) for key, _ in txn.cursor(segments)]
         assert len(keys) > 4
         damaged = keys[len(keys) // 2]
-        txn.put(damaged, bytes(txn.get(damaged, db=segments))[:-100], db=segments)
+        value = bytearray(txn.get(damaged, db=segments))
+        if damage == "cut short":
+            del value[-100:]
+        else:
+            (message,) = decode_segment(bytes(value))[:1]
+            value[bytes(value).index(message.data)] ^= 0x55  # the first of its fields
+        txn.put(damaged, bytes(value), db=segments)
     environment.close()
     node.start()
     with node.connect() as connection:
