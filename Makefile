@@ -32,7 +32,7 @@ $(VENV)/.installed: pyproject.toml .ci/need
 	@$(LOCK) .ci/install '$(PYTHON)' '$(VENV)' .installed .
 
 $(VENV)/.installed-dev: $(VENV)/.installed
-	@$(LOCK) .ci/install '$(PYTHON)' '$(VENV)' .installed-dev '.[test,lint]'
+	@$(LOCK) .ci/install '$(PYTHON)' '$(VENV)' .installed-dev '.[test,lint,bench]'
 
 $(VENV)/.installed-fuzz: $(VENV)/.installed-dev
 	@$(LOCK) .ci/install '$(PYTHON)' '$(VENV)' .installed-fuzz '.[fuzz]'

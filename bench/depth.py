@@ -19,42 +19,24 @@ from pathlib import Path
 from typing import Any, Final
 
 import pika
-from leveret.perf.fleet import Fleet, Progress
+from leveret.perf.fleet import Fleet
 from leveret.perf.plan import Plan
-from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes
+from leveret.perf.process_tree import cpu_s, process_tree
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, TextColumn, TimeElapsedColumn
 from rich.progress import Progress as Bar
 
+from bench.figures import Figure
 from bench.leveret_node import LeveretNode
+from bench.memory import Memory, MemoryWatch
 from bench.node import NodeFailed
 
 QUEUE: Final = "bench-depth"
 MEMORY_MAX: Final = 500e6
 RESTART_MAX_S: Final = 3.0
 QUEUES_RESTART_MAX_S: Final = 1.0
-_SAMPLE_S: Final = 0.5
 
 Told = Callable[[int], None]
-
-
-@dataclass(frozen=True, slots=True)
-class Memory:
-    """Bytes of all processes of a node: proportional ones, and those of them that are no file's pages."""
-
-    all_bytes: int
-    own_bytes: int
-
-    @classmethod
-    def of(cls, node: LeveretNode) -> Memory:
-        return cls(pss_bytes(node.pid), pss_bytes(node.pid, "Pss_Anon"))
-
-    def __or__(self, other: Memory) -> Memory:
-        """The larger of each."""
-        return Memory(max(self.all_bytes, other.all_bytes), max(self.own_bytes, other.own_bytes))
-
-    def __str__(self) -> str:
-        return f"{self.all_bytes / 1e6:,.0f} MB ({self.own_bytes / 1e6:,.0f} MB without pages of files)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +77,7 @@ def fill(node: LeveretNode, messages: int, size: int, told: Told = lambda _: Non
 
     Raises LoadFailed, BrokerRefused or BrokerUnreachable. A message that is missing afterwards is a RuntimeError.
     """
-    watch = _Watch(node, lambda progress: told(progress.published))
+    watch = MemoryWatch(node, lambda progress: told(progress.published))
     plan = Plan(
         uri=node.uri, consumers=0, size=size, messages=messages, queue=QUEUE, durable=True, persistent=True, confirms=1000, keep=True
     )
@@ -124,6 +106,18 @@ def restart(node: LeveretNode, *, kill: bool = False, cold: bool = False, queue:
     return Restarted(node.start_s, first_s, Memory.of(node))
 
 
+def ready(node: LeveretNode, wanted: int) -> int:
+    """How many messages wait in the queue: `wanted`, or what is there after 10 s. A message that was got comes back a little later."""
+    deadline_s = time.monotonic() + 10.0
+    with pika.BlockingConnection(pika.URLParameters(node.uri + "%2F")) as connection:
+        channel = connection.channel()
+        while True:
+            count: int = channel.queue_declare(QUEUE, passive=True).method.message_count
+            if count == wanted or time.monotonic() > deadline_s:
+                return count
+            connection.sleep(0.05)
+
+
 def forget_pages(file: Path) -> None:
     """Have the kernel drop what it keeps of a file in memory."""
     descriptor = os.open(file, os.O_RDONLY)
@@ -136,7 +130,7 @@ def forget_pages(file: Path) -> None:
 
 def drain(node: LeveretNode, seconds: float, size: int, told: Told = lambda _: None) -> Drained:
     """Consume, one ack for each message, prefetch 1,000, and measure for so long."""
-    watch = _Watch(node, lambda progress: told(progress.received))
+    watch = MemoryWatch(node, lambda progress: told(progress.received))
     plan = Plan(
         uri=node.uri,
         publishers=0,
@@ -154,6 +148,24 @@ def drain(node: LeveretNode, seconds: float, size: int, told: Told = lambda _: N
     return Drained(report.received_per_s, report.broker_cpu_us, watch.most, report.received, report.left_in_queues)
 
 
+def figure(workers: int, durability: str, messages: int, size: int = 100, restarts: int = 3) -> Figure:
+    """On a node of its own: seconds from a killed node's start to the first message of the filled queue, and the most memory in all that.
+
+    The filling is in the details. A message that is missing after the kills is a fault. Raises what `fill` raises, and NodeFailed.
+    """
+    with LeveretNode(workers, durability) as node:
+        filled = fill(node, messages, size)
+        back = [restart(node, kill=True, cold=True) for _ in range(restarts)]
+        left = ready(node, messages)
+    most = filled.most
+    for one in back:
+        most |= one.memory
+    faults = () if left == messages else (f"{left:,} of {messages:,} confirmed messages were there after the kills",)
+    seconds = statistics.median(one.first_message_s or float("inf") for one in back)
+    details = {"messages": messages, "size": size, "filled": asdict(filled), "restarts": [asdict(one) for one in back]}
+    return Figure(seconds, filled.cpu_us, faults=faults, memory_bytes=most.all_bytes, details=details)
+
+
 def many_queues(node: LeveretNode, count: int) -> None:
     """Declare so many durable queues with one persistent message in each."""
     with pika.BlockingConnection(pika.URLParameters(node.uri + "%2F")) as connection:
@@ -162,22 +174,6 @@ def many_queues(node: LeveretNode, count: int) -> None:
         for number in range(count):
             channel.queue_declare(f"{QUEUE}-{number}", durable=True)
             channel.basic_publish("", f"{QUEUE}-{number}", b"x", pika.BasicProperties(delivery_mode=2))
-
-
-class _Watch:
-    """What `Fleet` calls while a load runs: looks at the node's memory twice a second, and passes the progress on."""
-
-    def __init__(self, node: LeveretNode, told: Callable[[Progress], None]) -> None:
-        self._node = node
-        self._told = told
-        self._looked_s = 0.0
-        self.most = Memory.of(node)
-
-    def __call__(self, progress: Progress) -> None:
-        if time.monotonic() - self._looked_s > _SAMPLE_S:
-            self._looked_s = time.monotonic()
-            self.most |= Memory.of(self._node)
-        self._told(progress)
 
 
 def main() -> None:

@@ -41,13 +41,13 @@ class LeveretNode:
         self._folder = Path(tempfile.mkdtemp(prefix="leveret-bench-node-"))
         self.data_dir = self._folder / "data"
         self._log = self._folder / "console.log"
-        self._durability = durability
+        self.durability = durability
         self.start()
 
     def start(self) -> None:
         """Start it, again after `halt`, on the same data. Raises NodeFailed when it does not come up."""
         command = [sys.executable, "-m", "leveret", "start", "--data-dir", str(self.data_dir), "--workers", str(self.workers)]
-        command += ["--durability", self._durability]
+        command += ["--durability", self.durability]
         command += ["--port", str(self.port), "--http-port", str(self.http_port), "--host", "127.0.0.1", "--http-host", "127.0.0.1"]
         began = time.monotonic()
         with self._log.open("ab") as log:

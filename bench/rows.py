@@ -1,43 +1,32 @@
 """The rows of the side-by-side bench: what is done to both brokers, and what Leveret is to reach beside RabbitMQ.
 
 Goals are ratios in one run on one machine, the project's own; what waits for the disk alone is told in times of the disk's own write
-(`bench.disk`). A row of the message path is a `leveret perf` plan; with
-Leveret, the order of connecting and the declaring connection also decide on which workers publisher, queue and consumer are, so a row names
-its placement. RabbitMQ gets the very same plan.
+(`bench.disk`). A row of the message path is a `Load`, and then its latency at half its rate has a goal too.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
-from leveret.perf.fleet import Fleet, Progress
+from leveret.config import OPTIONS
 from leveret.perf.plan import Plan
 from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes
 from leveret.perf.session import Session
+from leveret.supervisor.machine import memory_total_bytes
+from leveret.supervisor.memory import watermark_bytes
 
-from bench import disk, pika_load
+from bench import celery_load, client_load, depth, disk, pika_load
 from bench.figures import Figure
+from bench.latency import P99_MAX_MS
 from bench.leveret_node import LeveretNode
+from bench.load import ALL_ON_ONE_WORKER, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, Load, Timing
 from bench.node import Node
 
 IDLE_CONNECTIONS: Final = 400  # RabbitMQ opens no more than some 900 under the usual limit of 1,024 files
-
-# Where Leveret has the queue. The first connection goes to one worker, the next to another, and so on.
-ON_PUBLISHERS_WORKER: Final = "publisher's worker"  # the consumer is on another
-ON_ANOTHER_WORKER: Final = "another worker"  # with the consumer, away from the publisher
-ALL_ON_ONE_WORKER: Final = "all on one worker"
-
-
-@dataclass(frozen=True, slots=True)
-class Timing:
-    """How long a round of a row may take."""
-
-    seconds: float
-    warmup_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,9 +34,10 @@ class Row:
     """One row. `measure(node, timing)` makes a figure; goals are None where only looking is meant.
 
     rate_goal: at least so many times RabbitMQ's rate; cpu_goal: at most RabbitMQ's CPU per message divided by this;
-    value_max, cpu_us_max: at most so much, whatever RabbitMQ does; higher_is_better: whether the value is a rate;
+    value_max, cpu_us_max, memory_max (bytes): at most so much, whatever RabbitMQ does; higher_is_better: whether the value is a rate;
     confirms: publishers wait for them; durable: persistent messages through durable queues;
-    once: only a node that has just started gives a true figure, so there is one round of it, before all others.
+    once: only a node that has just started gives a true figure, so there is one round of it; it stands before all others;
+    ours_only: RabbitMQ is not asked, since it would take too long.
     """
 
     name: str
@@ -58,51 +48,26 @@ class Row:
     cpu_goal: float | None = None
     value_max: float | None = None
     cpu_us_max: float | None = None
+    memory_max: float | None = None
     higher_is_better: bool = True
     confirms: bool = False
     durable: bool = False
     once: bool = False
+    ours_only: bool = False
+
+    @property
+    def load(self) -> Load | None:
+        """The load whose latency at half its rate is to be told; None for a row without any."""
+        return self.measure if isinstance(self.measure, Load) and self.measure.has_latency else None
+
+    @property
+    def p99_max_ms(self) -> float | None:
+        return P99_MAX_MS if self.load is not None else None
 
 
-def loaded(placement: str = ON_PUBLISHERS_WORKER, **options: Any) -> Callable[[Node, Timing], Figure]:
-    """The measuring of a `leveret perf` plan with these options."""
-
-    def measure(node: Node, timing: Timing) -> Figure:
-        plan = Plan(uri=node.uri, seconds=timing.seconds, warmup_s=timing.warmup_s, **options)
-        if placement == ON_ANOTHER_WORKER:
-            plan = dataclasses.replace(plan, declare_by="consumer")
-        elif placement == ALL_ON_ONE_WORKER:
-            # One connection for each other worker between the publisher's and the consumer's brings the turn round again.
-            plan = dataclasses.replace(plan, idle_between=node.workers - 1 if isinstance(node, LeveretNode) else 1)
-        where: dict[str, int] = {}
-        wanted = 1 + plan.publishers + plan.consumers + plan.idle_between
-
-        def look(progress: Progress) -> None:
-            # Before the measured time, and only until all are known: the question costs the broker something too.
-            if progress.phase == "warming up" and len(where) < wanted and isinstance(node, LeveretNode):
-                where.update(node.placement(fleet.plan.queue_names()[0]))
-
-        with Fleet(plan, broker_pid=node.pid, on_progress=look) as fleet:
-            report = fleet.run()
-        faults = tuple(report.faults) + misplaced(placement, where)
-        told = report.to_json() | {"placement": placement, "workers": where}
-        return Figure(report.messages_per_s, report.broker_cpu_us, report.limit, faults, told)
-
-    return measure
-
-
-def misplaced(placement: str, where: dict[str, int]) -> tuple[str, ...]:
-    """What is not on the worker where the row wants it, in words; empty for a broker without workers (RabbitMQ) or with one."""
-    queue, publisher = where.get("queue"), where.get("publisher 0")
-    consumer = where.get("consumer 0", publisher)
-    if len(set(where.values())) < 2 and placement != ALL_ON_ONE_WORKER:
-        return ()
-    wanted = {
-        ON_PUBLISHERS_WORKER: queue == publisher,
-        ON_ANOTHER_WORKER: queue == consumer != publisher,
-        ALL_ON_ONE_WORKER: queue == publisher == consumer,
-    }
-    return () if wanted[placement] else (f"wanted the queue on {placement}, but it is thus: {where}",)
+def loaded(placement: str = ON_PUBLISHERS_WORKER, **options: Any) -> Load:
+    """`options` are the fields of a `Plan`."""
+    return Load(options, placement)
 
 
 def one_confirm_at_a_time(node: Node, timing: Timing) -> Figure:
@@ -137,6 +102,16 @@ def start_time(node: Node, _: Timing) -> Figure:
     return Figure(node.start_s, None)
 
 
+def deep_queue(node: Node, timing: Timing) -> Figure:
+    """Seconds from the start of a killed node to the first message of its deep queue, and the most memory while it was filled and after."""
+    assert isinstance(node, LeveretNode)
+    return depth.figure(node.workers, node.durability, DEEP if timing.seconds >= 2 else DEEP // 100)
+
+
+DEEP: Final = 10_000_000
+WATERMARK_BYTES: Final = watermark_bytes(
+    next(option.default for option in OPTIONS if option.name == "memory_watermark"), memory_total_bytes()
+)
 DURABLE: Final[dict[str, Any]] = {"durable": True, "persistent": True, "confirms": 1000, "ack": "each", "prefetch": 500}
 
 ROWS: Final = (
@@ -157,7 +132,7 @@ ROWS: Final = (
     Row("topic_16", "16 B, auto-ack; topic exchange, 10 keys", loaded(exchange_kind="topic", keys=10), rate_goal=10, cpu_goal=20),
     Row("ack_16", "16 B, ack each, prefetch 500", loaded(ack="each", prefetch=500), rate_goal=8, cpu_goal=20),
     Row("auto_ack_1k", "1 KB, auto-ack", loaded(size=1024), rate_goal=5, cpu_goal=12),
-    Row("publish_16", "16 B, publish only", loaded(consumers=0), rate_goal=6, cpu_goal=20),
+    Row("publish_16", "16 B, publish only", loaded(consumers=0), rate_goal=6, cpu_goal=20, memory_max=WATERMARK_BYTES),
     Row(
         "confirms_64k",
         "64 KB, confirms (100 in flight), acks",
@@ -194,7 +169,7 @@ ROWS: Final = (
     ),
     Row(
         "one_confirm_1k",
-        "1 KB, durable, one confirm at a time: p50 / p50 of a 4 KB write + fdatasync",
+        "1 KB, durable, one confirm at a time: p50 / a 4 KB write + fdatasync",
         one_confirm_at_a_time,
         "x disk",
         value_max=2.6,
@@ -205,7 +180,7 @@ ROWS: Final = (
     *(
         Row(
             f"pika_confirm_{label}",
-            f"1 KB, durable, pika, one confirm at a time: {label} / {label} of a 4 KB write + fdatasync",
+            f"1 KB, durable, pika, one confirm at a time: {label} / the disk's",
             pika_load.confirming(share),
             "x disk",
             value_max=goal,
@@ -215,6 +190,20 @@ ROWS: Final = (
         )
         for label, share, goal in (("p50", 0.5, 3), ("p99", 0.99, 6))
     ),
-    Row("pika_publish_1k", "1 KB, 2 pika publishers", pika_load.publishing, cpu_us_max=8),
-    Row("pika_consume_1k", "1 KB, 2 pika consumers, ack each", pika_load.consuming, cpu_us_max=8),
+    Row("pika_publish_1k", "1 KB, pika publishers", partial(client_load.publishing, "pika_load"), cpu_us_max=8),
+    Row("pika_consume_1k", "1 KB, pika consumers, ack each", partial(client_load.consuming, "pika_load"), cpu_us_max=8),
+    Row("aio_pika_publish_1k", "1 KB, aio-pika publishers", partial(client_load.publishing, "aio_pika_load"), cpu_us_max=8),
+    Row("aio_pika_consume_1k", "1 KB, aio-pika consumers, ack each", partial(client_load.consuming, "aio_pika_load"), cpu_us_max=8),
+    Row("celery", "Celery: tasks finished by a worker with its own settings", celery_load.working, "tasks/s", cpu_goal=1),
+    Row(
+        "deep_queue",
+        f"{DEEP:,} persistent messages of 100 B: from a restart to the first one",
+        deep_queue,
+        "s",
+        value_max=depth.RESTART_MAX_S,
+        memory_max=depth.MEMORY_MAX,
+        higher_is_better=False,
+        durable=True,
+        ours_only=True,
+    ),
 )

@@ -7,6 +7,7 @@ process in the tree, whatever each is called, plus what ended descendants left t
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import os
 from dataclasses import dataclass
@@ -106,12 +107,17 @@ def pss_bytes(root_pid: int, part: str = "Pss") -> int:
     part: a line of `/proc/<pid>/smaps_rollup`; "Pss_Anon" leaves out what the kernel can read again from files. Falls back to the
     resident size of a process whose `smaps_rollup` may not be read.
     """
-    total = 0
+    return pss_parts(root_pid, part)[0]
+
+
+def pss_parts(root_pid: int, *parts: str) -> tuple[int, ...]:
+    """As `pss_bytes`, several parts at one look: the kernel walks all page tables for each look, which costs some 10 ms a gigabyte."""
+    totals = [0] * len(parts)
     for usage in process_tree(root_pid):
-        try:
+        told: dict[str, int] = {}
+        with contextlib.suppress(OSError):
             text = Path(f"/proc/{usage.pid}/smaps_rollup").read_text(encoding="ascii", errors="replace")
-        except OSError:
-            total += usage.rss_bytes
-            continue
-        total += next((int(line.split()[1]) * 1024 for line in text.splitlines() if line.startswith(f"{part}:")), usage.rss_bytes)
-    return total
+            told = {words[0][:-1]: int(words[1]) * 1024 for line in text.splitlines()[1:] if len(words := line.split()) > 1}
+        for index, part in enumerate(parts):
+            totals[index] += told.get(part, usage.rss_bytes)
+    return tuple(totals)

@@ -6,8 +6,9 @@ before and after a load, and the benches open idle connections with it. It sends
 
 from __future__ import annotations
 
+import itertools
 import socket
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final, TypeVar
 
 from leveret.codec import methods
@@ -19,6 +20,7 @@ from leveret.perf.plan import Target
 FRAME_MAX: Final = 131_072  # what RabbitMQ proposes; a line's inbox holds two
 CHANNEL_ID: Final = 1
 _TIMEOUT_S: Final = 30.0
+_UNANSWERED_BINDS: Final = 200
 _METHOD: Final = 1
 _HEAD_SIZE: Final = 7
 _TOLD_CHARACTERS_MAX: Final = 60
@@ -110,6 +112,14 @@ class Session:
 
     def bind(self, queue: str, exchange: str, binding_key: str) -> None:
         self.request(CHANNEL_ID, methods.QueueBind(queue=queue, exchange=exchange, routing_key=binding_key), methods.QueueBindOk)
+
+    def bind_all(self, queue: str, exchange: str, binding_keys: Iterable[str]) -> None:
+        """Bind with every key, most of them without waiting for an answer, and return when the broker has taken all."""
+        keys = iter(binding_keys)
+        while batch := list(itertools.islice(keys, _UNANSWERED_BINDS)):
+            for key in batch[:-1]:
+                self._send_method(CHANNEL_ID, methods.QueueBind(queue=queue, exchange=exchange, routing_key=key, nowait=True))
+            self.bind(queue, exchange, batch[-1])
 
     def delete_queue(self, queue: str) -> None:
         self.request(CHANNEL_ID, methods.QueueDelete(queue=queue), methods.QueueDeleteOk)

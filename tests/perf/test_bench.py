@@ -1,16 +1,26 @@
-"""The side-by-side bench's own reckoning: medians, ratios, goals, and that its rows are loads."""
+"""The side-by-side bench's own reckoning: medians, ratios, goals, latencies, and that its rows are loads."""
 
 from __future__ import annotations
 
+import dataclasses
+import json
+import subprocess
+import sys
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from leveret.perf.histogram import Histogram
+from leveret.perf.plan import Plan
 
 from bench import disk, pika_load
+from bench.curves import CURVES
 from bench.figures import Figure, median
-from bench.rows import ALL_ON_ONE_WORKER, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, ROWS, Row, Timing, misplaced
-from bench.run import Verdict, table, to_json
+from bench.latency import Latency, median_latency
+from bench.load import ALL_ON_ONE_WORKER, ANYWHERE, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, Load, Timing, misplaced, unwatched
+from bench.rows import ROWS, Row
+from bench.verdict import Verdict
 
 
 def never(*_: object) -> Figure:
@@ -39,6 +49,7 @@ def test_a_round_without_cpu_time_is_left_out_of_its_median() -> None:
         ({"cpu_us_max": 8}, (1.0, 8.1), (100.0, 50.0), None, False),
         ({"value_max": 0.5, "higher_is_better": False}, (0.5, None), (5.0, None), True, None),
         ({"value_max": 0.5, "higher_is_better": False}, (0.6, None), (5.0, None), False, None),
+        ({"rate_goal": 8, "cpu_goal": 25}, (800.0, 0.4), (0.0, None), None, None),
     ],
 )
 def test_a_goal_is_met_or_missed(
@@ -53,9 +64,84 @@ def test_where_less_is_better_the_ratio_is_turned_round() -> None:
     assert Verdict(row, {"Leveret": Figure(0.5, None), "RabbitMQ": Figure(5.0, None)}).rate == 10.0
 
 
-def test_a_failed_row_misses_nothing_by_dividing() -> None:
-    verdict = Verdict(Row("row", "Row", never, rate_goal=8), {"Leveret": Figure(0.0, None), "RabbitMQ": Figure(5.0, 1.0)})
-    assert (verdict.rate, verdict.cpu) == (None, None)
+@pytest.mark.parametrize("goals", [{"rate_goal": 8}, {"value_max": 0.5, "higher_is_better": False}])
+def test_a_row_that_failed_misses_its_goal_without_dividing(goals: dict[str, Any]) -> None:
+    failed = Figure(0.0, None, faults=("connection refused",))
+    verdict = Verdict(Row("row", "Row", never, **goals), {"Leveret": failed, "RabbitMQ": Figure(5.0, 1.0)})
+    assert (verdict.rate, verdict.cpu, verdict.rate_met, verdict.missed) == (None, None, False, True)
+
+
+@pytest.mark.parametrize(("used", "met"), [(500_000_000, True), (500_000_001, False), (None, None)])
+def test_memory_has_a_goal_of_its_own(used: int | None, met: bool | None) -> None:
+    row = Row("row", "Row", never, memory_max=500e6)
+    assert Verdict(row, {"Leveret": Figure(1.0, None, memory_bytes=used)}).memory_met is met
+
+
+@pytest.mark.parametrize(("p99_ms", "rate", "met"), [(4.99, 1000.0, True), (5.0, 1000.0, False), (1.0, 970.0, False)])
+def test_latency_has_a_goal_and_falling_behind_misses_it(p99_ms: float, rate: float, met: bool) -> None:
+    latency = Latency(0.1, p99_ms, 9.0, rate, asked=1000.0)
+    verdict = Verdict(Row("row", "Row", Load()), {"Leveret": Figure(2000.0, None, latency=latency)})
+    assert (verdict.latency_met, verdict.missed) == (met, not met)
+
+
+def test_percentiles_are_those_of_the_load_in_milliseconds() -> None:
+    arrivals, confirms = Histogram(), Histogram()
+    for us, times in ((100, 500), (2_000, 490), (7_000, 9), (50_000, 1)):
+        arrivals.record(us * 1000, times)
+    confirms.record(3_000_000, 10)
+    report: Any = SimpleNamespace(latency=arrivals, confirm_latency=confirms, messages_per_s=495.0)
+    told = Latency.of(report, 500.0)
+    found = (told.p50_ms, told.p99_ms, told.p999_ms, told.confirm_p99_ms)
+    assert found == pytest.approx((0.1, 2.0, 7.0, 3.0), rel=1 / 100)
+    assert told.kept_up
+    assert not dataclasses.replace(told, rate=489.0).kept_up
+
+
+def test_a_load_in_which_nothing_arrived_has_no_latency() -> None:
+    report: Any = SimpleNamespace(latency=Histogram(), confirm_latency=Histogram(), messages_per_s=0.0)
+    with pytest.raises(ValueError, match="no message arrived"):
+        Latency.of(report, 500.0)
+
+
+def test_the_latency_of_several_rounds_is_their_median_field_by_field() -> None:
+    rounds = [Latency(1.0, 30.0, 50.0, 100.0, 100.0), Latency(3.0, 10.0, 70.0, 90.0, 100.0, 4.0), Latency(2.0, 20.0, 60.0, 95.0, 100.0)]
+    assert median_latency(rounds) == Latency(2.0, 20.0, 60.0, 95.0, 100.0, 4.0)
+
+
+@pytest.mark.parametrize(
+    ("options", "has"),
+    [({}, True), ({"consumers": 0}, False), ({"size": 7}, False), ({"exchange_kind": "fanout", "queues": 10}, True)],
+)
+def test_a_load_whose_messages_arrive_with_a_stamp_has_a_latency(options: dict[str, Any], has: bool) -> None:
+    assert Load(options).has_latency is has
+    assert Row("row", "Row", Load(options)).p99_max_ms == (5.0 if has else None)
+
+
+@pytest.mark.parametrize(
+    ("options", "rate"), [({}, 500.0), ({"publishers": 2, "consumers": 2}, 250.0), ({"exchange_kind": "fanout", "queues": 10}, 50.0)]
+)
+def test_half_of_the_rate_is_shared_out_among_publishers_and_copies(
+    options: dict[str, Any], rate: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    plans: list[Plan] = []
+
+    def run(_self: Load, _node: object, plan: Plan, *_: object) -> tuple[Any, dict[str, int]]:
+        plans.append(plan)
+        arrivals = Histogram()
+        arrivals.record(1_000_000)
+        return SimpleNamespace(latency=arrivals, confirm_latency=Histogram(), messages_per_s=500.0), {}
+
+    monkeypatch.setattr(Load, "_run", run)
+    node: Any = SimpleNamespace(uri="amqp://localhost/")
+    told = Load(options).latency(node, Timing(1.0, 0.0), 1000.0)
+    assert [plan.rate for plan in plans] == [rate]
+    assert (told.asked, told.kept_up) == (500.0, True)
+
+
+@pytest.mark.parametrize(("watched_s", "right"), [(4.0, True), (3.6, True), (3.5, False)])
+def test_a_broker_that_was_not_watched_all_the_time_says_so(watched_s: float, right: bool) -> None:
+    report: Any = SimpleNamespace(broker=SimpleNamespace(elapsed_s=watched_s), plan=Plan(seconds=4.0))
+    assert (unwatched(report) == ()) is right
 
 
 @pytest.mark.parametrize(
@@ -70,26 +156,30 @@ def test_a_failed_row_misses_nothing_by_dividing() -> None:
         (ON_PUBLISHERS_WORKER, {"queue": 0, "publisher 0": 0}, True),  # nobody consumes
         (ON_ANOTHER_WORKER, {"queue": 0, "publisher 0": 0, "consumer 0": 0}, True),  # a node with one worker has no other
         (ON_ANOTHER_WORKER, {}, True),  # RabbitMQ
+        (ANYWHERE, {"queue": 1, "publisher 0": 0, "consumer 0": 0}, True),
     ],
 )
 def test_a_row_says_when_its_queue_is_elsewhere(placement: str, where: dict[str, int], right: bool) -> None:
     assert (misplaced(placement, where) == ()) is right
 
 
-def test_rows_have_names_of_their_own_and_goals() -> None:
-    assert len({row.name for row in ROWS}) == len(ROWS)
+def test_rows_and_curves_have_names_of_their_own_and_rows_have_goals() -> None:
+    assert len({one.name for one in (*ROWS, *CURVES)}) == len(ROWS) + len(CURVES)
     assert [row.name for row in ROWS if not (row.rate_goal or row.cpu_goal or row.value_max or row.cpu_us_max)] == []
 
 
-def test_every_row_is_shown_and_written() -> None:
-    class FakeNode:
-        name, label, start_s, fsyncs_before_confirm = "Leveret", "Leveret 1", 0.1, False
-
-    results = {row.name: {"Leveret": Figure(1.0, 2.0)} for row in ROWS}
-    node: Any = FakeNode()
-    assert table(ROWS, results, [node]).row_count == len(ROWS)
-    told = to_json(ROWS, results, [node], 1, Timing(1.0, 0.0))
-    assert [row["name"] for row in told["rows"]] == [row.name for row in ROWS]
+def test_curves_reach_as_far_as_they_should_and_rabbitmq_takes_part_in_some_of_their_points() -> None:
+    reach = {curve.name: (min(curve.points), max(curve.points)) for curve in CURVES if not curve.workers}
+    assert reach == {
+        "size": (16, 1_048_576),
+        "queues": (1, 10_000),
+        "connections": (1, 10_000),
+        "pairs": (1, 16),
+        "bindings_topic": (1, 100_000),
+        "bindings_direct": (1, 100_000),
+        "depth": (0, 10_000_000),
+    }
+    assert [curve.name for curve in CURVES if not set(curve.peer_points) <= set(curve.points)] == []
 
 
 def test_the_disk_is_told_sample_by_sample(tmp_path: Path) -> None:
@@ -109,3 +199,18 @@ def test_what_waits_for_the_disk_is_told_in_its_times(share: float, value: float
 
 def test_a_load_without_a_single_confirm_has_no_time() -> None:
     assert pika_load.in_disk_times(Figure(0.0, None), None, disk.DiskTime((100.0,)), 0.5).value == 0.0
+
+
+def test_the_bench_measures_one_row_and_writes_figures_and_page(tmp_path: Path) -> None:
+    file = tmp_path / "results.json"
+    command = [sys.executable, "-m", "bench", "--quick", "--only", "leveret", "--workers", "2", "--json", str(file), "auto_ack_16"]
+    told = subprocess.run(command, capture_output=True, text=True, timeout=100, check=False)
+    assert told.returncode == 0, told.stdout + told.stderr
+    (row,) = json.loads(file.read_text())["rows"]
+    ours = row["figures"]["Leveret"]
+    assert (ours["faults"], ours["value"] > 0, ours["cpu_us"] > 0, ours["memory_bytes"] > 1e6) == ([], True, True, True)
+    assert 0 < ours["latency"]["p50_ms"] <= ours["latency"]["p99_ms"] <= ours["latency"]["p999_ms"]
+    assert ours["latency"]["asked"] == pytest.approx(ours["value"] / 2)
+    page = file.with_suffix(".html")
+    assert str(page) in told.stdout
+    assert f"{ours['value']:,.0f}" in page.read_text()

@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 from leveret.perf.fleet import Fleet, LoadFailed
 from leveret.perf.plan import Plan
+from leveret.perf.session import Session
 
 from tests.node import Broker
 
@@ -57,6 +58,20 @@ def test_a_queue_is_filled_and_then_drained(broker: Broker) -> None:
     with broker.connect() as connection:
         assert connection.channel().queue_delete(queue).method.message_count == 0
     assert (drained.received, drained.faults) == (500, [])
+
+
+def test_a_session_binds_with_many_keys_and_returns_when_all_are_bound(broker: Broker) -> None:
+    queue, keys = f"perf-bound-{os.getpid()}", [f"key {number}" for number in range(401)]
+    session = Session(Plan(uri=broker.url).target, "binder")
+    session.declare_queue(queue)
+    session.bind_all(queue, "amq.direct", iter(keys))
+    with broker.connect() as connection:
+        channel = connection.channel()
+        channel.confirm_delivery()
+        for key in keys:
+            channel.basic_publish("amq.direct", key, b"", mandatory=True)  # raises for one that no queue takes
+        assert channel.queue_delete(queue).method.message_count == len(keys)
+    session.close()
 
 
 def test_unroutable_messages_come_back(broker: Broker) -> None:

@@ -7,7 +7,7 @@ import subprocess
 import sys
 import time
 
-from leveret.perf.process_tree import MachineTime, cpu_s, process_tree, pss_bytes, rss_bytes
+from leveret.perf.process_tree import MachineTime, cpu_s, process_tree, pss_bytes, pss_parts, rss_bytes
 
 # A shell whose child has a child; the innermost says its pid when it has burnt 100 ms of CPU, and waits for its input to end.
 BURN = "import os, sys, time\nwhile time.process_time() < 0.1: pass\nprint(os.getpid(), flush=True)\nsys.stdin.read()\n"
@@ -25,6 +25,8 @@ def test_descendants_count_and_strangers_do_not() -> None:
         assert os.getpid() not in {usage.pid for usage in tree}
         assert cpu_s(tree) >= 0.05
         assert 0 < pss_bytes(process.pid) <= rss_bytes(tree)
+        everything, anonymous = pss_parts(process.pid, "Pss", "Pss_Anon")
+        assert 0 < anonymous < everything <= rss_bytes(tree)
     # What the ended children used stays with whoever waited for them: with us.
     assert process_tree(process.pid) == []
     assert process_tree(os.getpid())[0].cpu_s >= 0.05
