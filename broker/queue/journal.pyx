@@ -7,7 +7,7 @@ Every persistent message of a durable queue is added when it comes and settled w
 ENTRY_STORED in between, so that nobody else pays for it. Positions identify messages: they ascend and are never given twice.
 
 Paging. What is ready and far from its turn may leave memory: the queue then holds no entry for it, only how many there are. All that is
-paged out lies in one stretch of positions, behind what the queue keeps in its ring and before what came since (`Queue.tail`).
+paged out lies in one stretch of positions, behind what the queue keeps in its ring and before what came since (`Backlog.tail`).
 """
 
 from libc.stdint cimport uint64_t

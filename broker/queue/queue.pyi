@@ -1,12 +1,12 @@
 from typing import Any
 
 from leveret.queue.consumer import Consumer
-from leveret.queue.journal import Journal
+from leveret.queue.ruled_backlog import RuledBacklog
 from leveret.queue.rules import Rules
 
 class InExclusiveUse(Exception): ...
 
-class Queue:
+class Queue(RuledBacklog):
     id: int
     name: str
     vhost: str
@@ -15,16 +15,8 @@ class Queue:
     exclusive: bool
     arguments: dict[str, Any]
     exclusive_consumer: Consumer | None
-    consumer_count: int
-    unfinished: bool
-    journal: Journal | None
-    paged_count: int
-    paged_bytes: int
-    handed_through: int
 
-    ready_count: int
     unacked_count: int
-    ready_bytes: int
     unacked_bytes: int
 
     published: int
@@ -37,13 +29,8 @@ class Queue:
     requeued: int
     discarded: int
     get_empty: int
-    expired: int
-    dropped: int
-    refused: int
     buried: int
 
-    duties: int
-    rules: Rules
     dead_letters: Consumer | None
 
     def __init__(
@@ -65,10 +52,6 @@ class Queue:
     def remove_consumer(self, consumer: Consumer) -> int: ...
     @property
     def consumers(self) -> list[Consumer]: ...
-    def keep_journal(self, journal: Journal, stores: bool) -> None: ...
-    def recover(self, count: int, size: int, first: int, last: int, handed_through: int) -> None: ...
     def purge(self) -> int: ...
     def clear(self) -> list[Consumer]: ...
-    def come_due(self) -> None: ...
-    def touch(self) -> None: ...
     def statistics(self) -> dict[str, Any]: ...

@@ -3,16 +3,13 @@
 Its worker calls it for every publish, settle and get, and it calls a consumer's `deliver` in return. It knows no socket, clock or store,
 and makes no Python object for a message.
 
-How a message goes: `publish` hands it straight to the consumer whose turn it is, or puts it at the back of the ring. `pump` takes the
-oldest from the ring for as long as somebody can take it. A message handed over with acknowledgement lies in the consumer's ledger until
-it is settled; one that comes back returns to the place where it was, marked redelivered. Positions, given at publish, are that place.
+How a message goes: `publish` hands it straight to the consumer whose turn it is, or pushes it into the backlog, which is the queue's base
+(`leveret.queue.backlog`, and under rules `leveret.queue.ruled_backlog`). `pump` pops the oldest for as long as somebody can take it. A
+message handed over with acknowledgement lies in the consumer's ledger until it is settled; one that comes back returns to the place where
+it was, marked redelivered. A queue with a journal (`leveret.queue.journal`) tells it of every persistent message that comes and goes.
 
-A queue with a journal (`leveret.queue.journal`) tells it of every persistent message that comes and goes. With much ready, what is far from
-its turn leaves memory (`page_out`) and comes back before its turn (`refill`).
-
-A queue may have rules (`leveret.queue.rules`). What is overdue is dropped when it comes to the front, what is over the limit from the
-front, as in RabbitMQ; with a dead letter exchange it then lies, like what consumers reject, in the ledger of `dead_letters` until the
-worker has brought it to where it goes (`leveret.worker.dead_letters`). The clock is the worker's, monotonic.
+What has died by a rule, and what consumers reject, lies in one more ledger, that of `dead_letters`, until the worker has brought it to
+where it goes (`leveret.worker.dead_letters`).
 
 Between calls holds: with messages ready, nobody in the rotation can take one, or `unfinished` is set. All state is in order before
 `deliver` is called, so what a consumer does there (it may close its connection, which removes consumers) meets a sound queue.
@@ -21,9 +18,8 @@ Between calls holds: with messages ready, nobody in the rotation can take one, o
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
 
+from leveret.queue.backlog cimport push
 from leveret.queue.consumer cimport Consumer
-from leveret.queue.heap cimport heap_free, heap_pop, heap_push, heap_reserve
-from leveret.queue.journal cimport Journal, Page
 from leveret.queue.ledger cimport (
     Ledger,
     Slot,
@@ -36,35 +32,8 @@ from leveret.queue.ledger cimport (
     ledger_seek,
     ledger_tidy,
 )
-from leveret.codec.properties cimport HAS_EXPIRATION, PROPERTIES_OK, PropertiesView, view_properties
-from leveret.queue.message cimport (
-    MESSAGE_EXPIRES,
-    MESSAGE_PERSISTENT,
-    Message,
-    message_properties,
-    message_release,
-    message_retain,
-)
-from leveret.queue.ring cimport (
-    ENTRY_DEATHS,
-    ENTRY_EXPIRED,
-    ENTRY_MAXLEN,
-    ENTRY_REDELIVERED,
-    ENTRY_REJECTED,
-    ENTRY_STORED,
-    Entry,
-    Ring,
-    entry_returned,
-    ring_at,
-    ring_free,
-    ring_merge,
-    ring_merge_cost,
-    ring_pop_front,
-    ring_push_back,
-    ring_rank,
-    ring_reserve,
-    ring_split,
-)
+from leveret.queue.message cimport MESSAGE_EXPIRES, MESSAGE_PERSISTENT, Message, message_release, message_retain
+from leveret.queue.ring cimport ENTRY_DEATHS, ENTRY_REDELIVERED, ENTRY_REJECTED, ENTRY_STORED, Entry, entry_returned
 from leveret.queue.rotation cimport (
     Turn,
     rotation_advance,
@@ -74,13 +43,9 @@ from leveret.queue.rotation cimport (
     rotation_leave,
     rotation_reserve,
 )
+from leveret.queue.ruled_backlog cimport KEEPS_TIME, OVERFLOW_DROP_HEAD, WATCHES_USE
 
-from leveret.queue.rules import NO_RULES, OVERFLOWS
-
-# A requeue moves entries of the ring up to this many times its own number, and this many whatever its number; beyond, it uses the heap.
-cdef enum:
-    MERGE_COST_FACTOR = 4
-    MERGE_COST_FREE = 64
+from leveret.queue.rules import NO_RULES
 
 
 class InExclusiveUse(Exception):
@@ -93,35 +58,12 @@ cdef int by_position(const void* left, const void* right) noexcept nogil:
     return -1 if left_position < right_position else left_position > right_position
 
 
-cdef uint64_t expiration_ms(Message* message) noexcept:
-    """What the message's property expiration says; it was checked when the message came. UINT64_MAX: it has none.
-
-    RabbitMQ takes a sign and leading zeros too.
-    """
-    cdef PropertiesView view
-    cdef uint64_t value = 0
-    cdef size_t at
-    if (view_properties(message_properties(message), message.properties_size, &view) != PROPERTIES_OK
-            or not view.flags & HAS_EXPIRATION):
-        return UINT64_MAX
-    for at in range(view.expiration.size):
-        if c"0" <= view.expiration.data[at] <= c"9":
-            value = value * 10 + (view.expiration.data[at] - c"0")
-    return value
-
-
-cdef inline Entry* front(Queue self) noexcept:
-    """The oldest ready one, where it lies; NULL: there is none."""
-    if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
-        return &self.heap.entries[0]
-    return ring_at(&self.ring, 0) if self.ring.count else NULL
-
-
-cdef class Queue:
+cdef class Queue(RuledBacklog):
     """The state of one queue. `id` is the router's, never reused; name and vhost are for showing."""
 
     def __init__(self, uint32_t id, str name not None, str vhost not None, *, bint durable=False, bint auto_delete=False,
                  bint exclusive=False, dict arguments=None, rules=NO_RULES):
+        RuledBacklog.__init__(self, rules)
         self.id = id
         self.name = name
         self.vhost = vhost
@@ -129,38 +71,12 @@ cdef class Queue:
         self.auto_delete = auto_delete
         self.exclusive = exclusive
         self.arguments = {} if arguments is None else arguments
-        self.next_position = 1
         self.attached = {}
-        self.rules = rules
-        self.message_ttl_ms = UINT64_MAX if rules.message_ttl_ms is None else rules.message_ttl_ms
-        self.expires_ms = UINT64_MAX if rules.expires_ms is None else rules.expires_ms
-        self.max_length = UINT64_MAX if rules.max_length is None else rules.max_length
-        self.max_length_bytes = UINT64_MAX if rules.max_length_bytes is None else rules.max_length_bytes
-        self.overflow = OVERFLOWS[rules.overflow]
-        if rules.message_ttl_ms is not None:
-            self.duties |= KEEPS_TIME
-        if rules.max_length is not None or rules.max_length_bytes is not None:
-            self.duties |= KEEPS_LIMIT
-        if rules.expires_ms is not None:
-            self.duties |= WATCHES_USE
-        if rules.dead_letter_exchange is not None:
+        if self.buries:
             self.dead_letters = Consumer(b"")
             self.add_getter(self.dead_letters)
 
     def __dealloc__(self):
-        cdef size_t index
-        for index in range(self.ring.count):
-            message_release(ring_at(&self.ring, index).message)
-        for index in range(self.heap.count):
-            message_release(self.heap.entries[index].message)
-        for index in range(self.tail.count):
-            message_release(ring_at(&self.tail, index).message)
-        for index in range(self.purged.count):
-            message_release(ring_at(&self.purged, index).message)
-        ring_free(&self.ring)
-        heap_free(&self.heap)
-        ring_free(&self.tail)
-        ring_free(&self.purged)
         rotation_free(&self.rotation)
 
     # The hot path.
@@ -172,13 +88,13 @@ cdef class Queue:
         """
         cdef Consumer consumer
         cdef Entry entry
-        cdef Ring* back
         cdef bint stored = self.stores and message.flags & MESSAGE_PERSISTENT
         cdef bint ruled = self.duties | (message.flags & MESSAGE_EXPIRES)
         cdef uint64_t expires_ms = 0
         if ruled:
             if self.overflow != OVERFLOW_DROP_HEAD and self.is_full(message.body_size):
-                return self.refuse(message)
+                self.refuse(message)
+                return PUBLISH_REFUSED
             expires_ms = self.deadline(message)
         if self.ready_count == 0 and not self.handing:
             self.offered_bytes = message.body_size
@@ -201,18 +117,8 @@ cdef class Queue:
                 if self.ready_count and not self.unfinished:    # `deliver` removed a consumer, whose messages came back
                     self.pump()
                 return stored
-        back = &self.tail if self.paged_count else &self.ring
-        if stored:
-            ring_reserve(back, 1)
-            self.journal.add(self.next_position, expires_ms, message)
-        ring_push_back(back, message, self.next_position, expires_ms, ENTRY_STORED if stored else 0)
-        message_retain(message)
-        if self.paged_count:
-            self.tail_bytes += message.body_size
-        self.next_position += 1
+        push(self, message, expires_ms, stored)
         self.published += 1
-        self.ready_count += 1
-        self.ready_bytes += message.body_size
         if self.rotation.count and not self.unfinished:     # as when memory was out amid an earlier pump
             self.pump()
         if ruled and not self.handing:      # else the pump or publish below us goes on when `deliver` returns
@@ -365,204 +271,14 @@ cdef class Queue:
             return 1
         return 0
 
-    # Paging.
-
-    def keep_journal(self, Journal journal not None, bint stores) -> None:
-        """From now on the journal is told. The queue has none yet, and holds nothing that it should know.
-
-        stores: persistent messages are added to it; else it is asked for paging only.
-        """
-        assert self.journal is None
-        self.journal = journal
-        self.stores = stores
-
-    def recover(self, size_t count, uint64_t size, uint64_t first, uint64_t last, uint64_t handed_through) -> None:
-        """The journal holds `count` messages from before the process began, with bodies of `size` bytes, at positions from `first` to
-        `last`; those up to `handed_through` come back as redelivered. The queue is empty and has not been used."""
-        assert self.next_position == 1 and self.ready_count == 0
-        self.handed_through = handed_through
-        self.next_position = max(last, handed_through) + 1
-        self.paged_count = self.ready_count = count
-        self.paged_bytes = self.ready_bytes = size
-        self.paged_first = first
-        self.paged_last = last
-        if count:
-            self.duties |= KEEPS_TIME       # one of them may have had an expiration
-        self.refill()
-        self.watch()
-
-    cdef int page_out(self, size_t keep, uint64_t keep_bytes) except -1:
-        """Let go of what the journal can bring back, but for the `keep` messages, with bodies of `keep_bytes`, that are next."""
-        cdef size_t index = 0
-        cdef size_t count
-        cdef uint64_t size = 0
-        cdef Entry entry
-        if self.paged_count == 0:
-            while index < self.ring.count and index < keep and size < keep_bytes:
-                size += ring_at(&self.ring, index).message.body_size
-                index += 1
-            if self.unacked_count or self.heap.count:
-                # What comes back to its place, or lies in the heap, must not be amid what is paged out.
-                index = max(index, ring_rank(&self.ring, self.handed_through + 1))
-            if index == self.ring.count:
-                return 0
-            ring_split(&self.ring, index, &self.tail)
-            for index in range(self.tail.count):
-                self.tail_bytes += ring_at(&self.tail, index).message.body_size
-        size = 0
-        count = self.journal.page_out(&self.tail, &size)
-        if count:
-            if self.paged_count == 0:
-                self.paged_first = ring_at(&self.tail, 0).position
-            self.paged_last = ring_at(&self.tail, count - 1).position
-            self.paged_count += count
-            self.paged_bytes += size
-            self.tail_bytes -= size
-            while count:
-                ring_pop_front(&self.tail, &entry)
-                message_release(entry.message)
-                count -= 1
-        elif self.paged_count == 0:
-            self.join_tail()
-        return 0
-
-    cdef int refill(self) except -1:
-        """Bring back the oldest of what is paged out, until enough of it is in memory for the next deliveries."""
-        cdef Page page
-        # Never fewer than two, so that one more can be taken and the queue still knows what is next.
-        while self.paged_count and (self.ring.count < 2 or (
-                self.ring.count < PAGE_IN_BELOW_MESSAGES
-                and self.ready_bytes - self.paged_bytes - self.tail_bytes < PAGE_IN_BELOW_BYTES)):
-            self.journal.page_in(self.paged_first, &self.ring, &page)
-            assert page.count + page.lost <= self.paged_count and page.size <= self.paged_bytes
-            self.paged_count -= page.count + page.lost
-            self.paged_bytes -= page.size
-            self.ready_count -= page.lost
-            self.paged_first = page.last + 1
-        if self.paged_count == 0:
-            self.ready_bytes -= self.paged_bytes        # of those that were lost
-            self.paged_bytes = 0
-            self.join_tail()
-        return 0
-
-    cdef int join_tail(self) except -1:
-        """Nothing is paged out: what came since follows the ring at once."""
-        cdef Ring emptied
-        cdef Entry entry
-        self.tail_bytes = 0
-        if self.ring.count == 0:
-            emptied = self.ring
-            self.ring = self.tail
-            self.tail = emptied
-        elif self.tail.count:
-            ring_reserve(&self.ring, self.tail.count)
-            while self.tail.count:
-                ring_pop_front(&self.tail, &entry)
-                ring_push_back(&self.ring, entry.message, entry.position, entry.expires_ms, entry.flags)
-        return 0
-
-    # What a subclass fills in.
-
-    cdef int pump_later(self) except -1:
-        """`pump` must be called once more, in a later turn. Called once for each time that work is left; the worker keeps a list."""
-        return 0
-
-    cdef uint64_t now_ms(self) noexcept:
-        """The worker's monotonic clock, above 0. Asked only where messages expire or use is watched."""
-        return 1
-
-    cdef int call_at(self, uint64_t moment_ms) except -1:
-        """`come_due` must be called at that moment or soon after it, instead of at any moment told earlier."""
-        return 0
+    # Dead letters.
 
     cdef int dead_letters_came(self) except -1:
-        """There is something new in `dead_letters`, to be fetched in a later turn. Called for every message."""
+        """For a subclass to fill in: there is something new in `dead_letters`, to be fetched in a later turn. Called for every message."""
         return 0
 
-    cdef int unused(self) except -1:
-        """Nobody has used the queue for as long as its rules allow: it is to be deleted."""
-        return 0
-
-    # Rules.
-
-    cdef int refuse(self, Message* message) except -1:
-        """The queue is full: what `publish` answers. It may yet become a dead letter."""
-        cdef Entry entry
-        if self.overflow == OVERFLOW_REJECT_PUBLISH_DLX and self.dead_letters is not None:
-            ledger_reserve(&self.dead_letters.ledger)
-            message_retain(message)
-            entry.message = message
-            entry.position = self.next_position
-            entry.expires_ms = 0
-            entry.flags = 0
-            self.next_position += 1
-            self.bury(&entry, ENTRY_MAXLEN)
-        self.refused += 1
-        return PUBLISH_REFUSED
-
-    cdef uint64_t deadline(self, Message* message) noexcept:
-        """When the message expires, which comes now: the lower of the queue's time and its own; 0: never."""
-        cdef uint64_t lifetime_ms = self.message_ttl_ms
-        if message.flags & MESSAGE_EXPIRES:
-            lifetime_ms = min(lifetime_ms, expiration_ms(message))
-        if lifetime_ms == UINT64_MAX:
-            return 0
-        self.duties |= KEEPS_TIME
-        return self.now_ms() + lifetime_ms
-
-    cdef bint is_full(self, uint32_t body_size) noexcept:
-        """Whether one more message would be more than the limit."""
-        return (self.duties & KEEPS_LIMIT
-                and (self.ready_count >= self.max_length or self.ready_bytes + body_size > self.max_length_bytes))
-
-    cdef int keep_rules(self) except -1:
-        """Messages have become ready: drop what is over the limit or overdue, and wait for what will be."""
-        if self.duties & KEEPS_LIMIT and self.overflow == OVERFLOW_DROP_HEAD:
-            while self.ready_count and (self.ready_count > self.max_length or self.ready_bytes > self.max_length_bytes):
-                self.lose_head(ENTRY_MAXLEN)
-                self.dropped += 1
-        if self.duties & KEEPS_TIME:
-            if not self.expire():
-                self.watch()
-            elif not self.unfinished:
-                self.unfinished = True
-                self.pump_later()
-        return 0
-
-    cdef int expire(self) except -1:
-        """Drop what is overdue at the front, at most 10,000 messages; 1 if there is more."""
-        cdef Entry* head = front(self)
-        cdef uint64_t now_ms
-        cdef size_t budget = EXPIRIES_MAX
-        if head == NULL or head.expires_ms == 0:
-            return 0
-        now_ms = self.now_ms()
-        while head != NULL and head.expires_ms and head.expires_ms <= now_ms:
-            if budget == 0:
-                return 1
-            budget -= 1
-            self.lose_head(ENTRY_EXPIRED)
-            self.expired += 1
-            head = front(self)
-        return 0
-
-    cdef int expire_all(self) except -1:
-        """Drop all that is overdue at the front, which slices have nearly always done before: nobody may get what is overdue."""
-        while self.duties & KEEPS_TIME and self.expire():
-            pass
-        return 0
-
-    cdef int lose_head(self, uint32_t death) except -1:
-        """The oldest ready message has died. MemoryError: it has not."""
-        cdef Entry entry
-        if self.dead_letters is not None:
-            ledger_reserve(&self.dead_letters.ledger)
-        self.pop(&entry)
-        if self.dead_letters is not None:
-            return self.bury(&entry, death)
-        if entry.flags & ENTRY_STORED:
-            self.journal.settle(entry.position, entry.message)
-        message_release(entry.message)
+    cdef int reserve_grave(self) except -1:
+        ledger_reserve(&self.dead_letters.ledger)
         return 0
 
     cdef int bury(self, Entry* entry, uint32_t death) except -1:
@@ -604,35 +320,6 @@ cdef class Queue:
                 self.discarded += count
                 self.settled(consumer, count, size)
         return <int>count
-
-    cdef int watch(self) except -1:
-        """Ask to be called when the oldest message is overdue or the queue has been unused for too long, whichever comes first."""
-        cdef Entry* head = front(self)
-        cdef uint64_t moment_ms = 0
-        if head != NULL:
-            moment_ms = head.expires_ms
-        if self.duties & WATCHES_USE and self.consumer_count == 0 and (
-                moment_ms == 0 or self.used_ms + self.expires_ms < moment_ms):
-            moment_ms = self.used_ms + self.expires_ms
-        if moment_ms and (self.due_ms == 0 or moment_ms < self.due_ms):
-            self.due_ms = moment_ms
-            self.call_at(moment_ms)
-        return 0
-
-    def come_due(self) -> None:
-        """The moment of `call_at` has come."""
-        self.due_ms = 0
-        if self.duties & WATCHES_USE and self.consumer_count == 0 and self.now_ms() >= self.used_ms + self.expires_ms:
-            self.unused()
-            return
-        if not self.unfinished:     # else a pump is on its way; it sees to the next moment
-            self.pump()
-
-    def touch(self) -> None:
-        """The queue is used: declared again, got from, or left by its last consumer just now."""
-        if self.duties & WATCHES_USE:
-            self.used_ms = self.now_ms()
-            self.watch()
 
     cdef int resend(self, uint64_t first, uint64_t last) except -1:
         """Dead letters from `first` to `last` may not have arrived: give them new numbers, behind all others. Their number.
@@ -753,38 +440,7 @@ cdef class Queue:
 
     def purge(self) -> int:
         """Drop everything ready, at once for all who look; of more than 10,000 the memory comes back over the next pumps. The number."""
-        cdef size_t count = self.ready_count
-        cdef size_t index
-        cdef Entry entry
-        cdef Ring emptied
-        self.ready_count = 0
-        self.ready_bytes = 0
-        if self.paged_count:
-            self.journal.drop_pages(self.paged_first, self.paged_last)
-            self.paged_count = 0
-        self.paged_bytes = 0
-        self.tail_bytes = 0
-        if self.journal is not None:
-            for index in range(self.ring.count):
-                if ring_at(&self.ring, index).flags & ENTRY_STORED:
-                    self.journal.settle(ring_at(&self.ring, index).position, ring_at(&self.ring, index).message)
-        if self.purged.count == 0:
-            emptied = self.purged
-            self.purged = self.ring
-            self.ring = emptied
-        while self.ring.count:
-            ring_pop_front(&self.ring, &entry)
-            self.drop(entry.message)
-        while self.heap.count:
-            heap_pop(&self.heap, &entry)
-            if entry.flags & ENTRY_STORED and self.journal is not None:
-                self.journal.settle(entry.position, entry.message)
-            self.drop(entry.message)
-        while self.tail.count:
-            ring_pop_front(&self.tail, &entry)
-            if entry.flags & ENTRY_STORED and self.journal is not None:
-                self.journal.settle(entry.position, entry.message)
-            self.drop(entry.message)
+        cdef size_t count = self.drop_ready()
         if not self.handing:    # a consumer may yet be reading the one it is being handed
             self.release_purged(PUMP_RELEASES_MAX)
         if self.purged.count and not self.unfinished:
@@ -847,6 +503,9 @@ cdef class Queue:
         }
 
     # Inside.
+
+    cdef bint may_get_back(self) noexcept:
+        return self.unacked_count > 0
 
     cdef Consumer next_consumer(self):
         """Whose turn it is, or None. Those found unable to take leave the rotation until they call `ready_again`."""
@@ -928,32 +587,6 @@ cdef class Queue:
             self.pump_later()
         return 0
 
-    cdef int pop(self, Entry* entry) except -1:
-        """Take the oldest ready one out, its reference with it."""
-        if self.paged_count and self.ring.count < PAGE_IN_BELOW_MESSAGES:
-            self.refill()
-        if self.heap.count and (self.ring.count == 0 or self.heap.entries[0].position < ring_at(&self.ring, 0).position):
-            heap_pop(&self.heap, entry)
-        else:
-            ring_pop_front(&self.ring, entry)
-        self.ready_count -= 1
-        self.ready_bytes -= entry.message.body_size
-        return 0
-
-    cdef int put_back(self, Entry* run, size_t count) except -1:
-        """Make `count` (> 0) entries, ascending by position, ready again, in their places and with their references; all or none."""
-        cdef size_t index
-        if ring_merge_cost(&self.ring, run, count) <= MERGE_COST_FREE + MERGE_COST_FACTOR * count:
-            ring_merge(&self.ring, run, count)
-        else:
-            heap_reserve(&self.heap, count)
-            for index in range(count):
-                heap_push(&self.heap, &run[index])
-        self.ready_count += count
-        for index in range(count):
-            self.ready_bytes += run[index].message.body_size
-        return 0
-
     cdef int requeue(self, Consumer consumer, uint64_t first, uint64_t last) except -1:
         """Put the consumer's messages from `first` to `last` back; their number. MemoryError: none."""
         cdef Ledger* ledger = &consumer.ledger
@@ -1026,11 +659,6 @@ cdef class Queue:
             at += 1
         return count
 
-    cdef uint32_t next_bytes(self) noexcept:
-        """Body size of the oldest ready message; 0 if there is none."""
-        cdef Entry* head = front(self)
-        return 0 if head == NULL else head.message.body_size
-
     cdef int settled(self, Consumer consumer, size_t count, uint64_t size) except -1:
         """`count` messages with bodies of `size` bytes have left the consumer's ledger."""
         ledger_tidy(&consumer.ledger)
@@ -1038,25 +666,6 @@ cdef class Queue:
         self.unacked_count -= count
         self.unacked_bytes -= size
         consumer.unacked_bytes -= size
-        return 0
-
-    cdef int drop(self, Message* message) except -1:
-        """Let a message go, its memory in a later slice."""
-        cdef uint64_t position = 1      # of no meaning any more, but a ring's positions ascend
-        if self.purged.count:
-            position = ring_at(&self.purged, self.purged.count - 1).position + 1
-        try:
-            ring_push_back(&self.purged, message, position, 0, 0)
-        except MemoryError:
-            message_release(message)
-        return 0
-
-    cdef int release_purged(self, size_t count) except -1:
-        cdef Entry entry
-        while count and self.purged.count:
-            ring_pop_front(&self.purged, &entry)
-            message_release(entry.message)
-            count -= 1
         return 0
 
     cdef int detach(self, Consumer consumer) except -1:
