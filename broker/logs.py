@@ -55,10 +55,14 @@ class TextFormatter(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
+        self._second = 0
+        self._second_text = ""  # of the second that is written about, which has many lines when clients come and go
 
     def format(self, record: logging.LogRecord) -> str:
-        when = datetime.fromtimestamp(record.created)
-        line = f"{when:%Y-%m-%d %H:%M:%S}.{int(record.msecs):03d} [{_level(record)}] {self._process} {escaped(record.getMessage())}"
+        second = int(record.created)
+        if second != self._second:
+            self._second, self._second_text = second, f"{datetime.fromtimestamp(second):%Y-%m-%d %H:%M:%S}"
+        line = f"{self._second_text}.{int(record.msecs):03d} [{_level(record)}] {self._process} {escaped(record.getMessage())}"
         for key, value in getattr(record, "fields", {}).items():
             text = str(value)
             line += f" {key}={json.dumps(text) if _NEEDS_QUOTES.search(text) or _UNSAFE.search(text) else text}"
@@ -75,13 +79,14 @@ class JsonFormatter(logging.Formatter):
     def __init__(self, process: str) -> None:
         super().__init__()
         self._process = process
+        self._pid = os.getpid()
 
     def format(self, record: logging.LogRecord) -> str:
         entry: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds"),
             "level": _level(record),
             "process": self._process,
-            "pid": record.process,
+            "pid": self._pid,
             "message": record.getMessage()[:LINE_CHARACTERS_MAX],
         }
         for key, value in getattr(record, "fields", {}).items():
@@ -118,6 +123,8 @@ def set_up(process: str, level: str = "info", format: str = "text", descriptor: 
     root.handlers[:] = [handler]
     root.setLevel(level.upper())
     logging.captureWarnings(True)
+    # Facts of a record that no line shows.
+    logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
     # They tell what only their own developers need; a broker's log at `info` must stay readable.
     for name in ("asyncio", "uvicorn", "uvicorn.error", "uvicorn.access"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))

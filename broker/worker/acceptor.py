@@ -2,8 +2,9 @@
 
 All workers share the supervisor's listening sockets, and whichever wakes first accepts. If another worker has fewer connections, the fresh
 socket is passed on to it (SCM_RIGHTS over a datagram socket) before a byte of it is read, so that two busy connections do not share a
-worker while another idles. Each worker tells the others how many it has, once per turn in which that changes. What is passed on is counted
-at once, and stays counted until the other says that it has come: its own number may be older than what is on the way. When the line to that
+worker while another idles. Each worker tells the others how many it has: at once when that changes, and again after 5 ms if it goes on
+changing. What is passed on is counted at once, and stays counted until the other says that it has come: its own number may be older than
+what is on the way. When the line to that
 worker is full for a moment, as in a burst, the socket waits here, and the others in the listener's backlog, for 20 ms at most.
 """
 
@@ -12,6 +13,8 @@ from __future__ import annotations
 import errno
 import logging
 import socket
+import struct
+import sys
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -25,6 +28,8 @@ ACCEPTS_PER_TURN = 8  # no more than fit into the line to one worker (net.unix.m
 LINE_FULL_PAUSE_S = 0.001
 LINE_FULL_TRIES = 20  # then we serve the client ourselves: that worker may be stopped
 OUT_OF_FILES_PAUSE_S = 0.2
+LOAD_PAUSE_S = 0.005  # between two notices of our load: each costs another process a wake-up, as much as a tenth of a handshake
+_INT_BYTES = struct.calcsize("i")  # of a descriptor in a control message
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
@@ -35,10 +40,12 @@ class Acceptor:
         self._worker = worker
         self._loop = worker.child.loop
         self._runtime_dir = worker.child.runtime_dir
+        self._lines = [str(self._handoff_path(index)) for index in range(worker_count)]
         self.loads = [0] * worker_count
         self._sent = [0] * worker_count  # passed on to each worker, since the link to it opened
         self._taken = [0] * worker_count  # taken over from each worker, since then
         self._load_called = False
+        self._load_told_at_s = float("-inf")
         self._listener: socket.socket | None = None
         self._waiting: socket.socket | None = None  # accepted, for a worker whose line is full
         self._tries = 0
@@ -138,15 +145,19 @@ class Acceptor:
     def _pass_on(self, sock: socket.socket, index: int) -> bool:
         """Whether it was taken. Raises `BlockingIOError` when the line is full."""
         try:
-            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK) as line:
-                line.connect(str(self._handoff_path(index)))
-                socket.send_fds(line, [bytes([self._worker.index])], [sock.fileno()])
+            self._send(sock.fileno(), index, bytes([self._worker.index]))
         except BlockingIOError:
             raise
         except OSError:
             return False  # it is down: we serve the client ourselves
         sock.close()
         return True
+
+    def _send(self, descriptor: int, index: int, about: bytes) -> None:
+        """Raises `OSError`; `BlockingIOError` when the line is full."""
+        rights = descriptor.to_bytes(_INT_BYTES, sys.byteorder)
+        # By the socket that we receive at: one call, where a socket for each would be four.
+        self._handoffs.sendmsg((about,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),), 0, self._lines[index])
 
     def _on_handoff(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
@@ -159,7 +170,13 @@ class Acceptor:
                 return
             self._taken[sender[0]] += 1
             for descriptor in descriptors:
-                self._worker.accept(socket.socket(fileno=descriptor))
+                self._worker.accept(self._socket(descriptor))
+
+    def _socket(self, descriptor: int) -> socket.socket:
+        """A socket that another worker has accepted. The listener is the same for all, so nobody need ask the kernel what it is."""
+        if self._listener is None:
+            return socket.socket(fileno=descriptor)
+        return socket.socket(self._listener.family, self._listener.type, self._listener.proto, descriptor)
 
     def linked(self, index: int) -> dict[str, int]:
         """The link to a worker is open: count anew, as it does. Answers what to tell it."""
@@ -174,13 +191,19 @@ class Acceptor:
         return {"connections": len(self._worker.connections), "taken": self._taken[index]}
 
     def load_changed(self) -> None:
-        """A connection came or went: tell the others at the end of the turn."""
-        if not self._load_called:
-            self._load_called = True
+        """A connection came or went: tell the others at the end of the turn, or when enough time has passed since we told them last."""
+        if self._load_called:
+            return
+        self._load_called = True
+        pause_s = self._load_told_at_s + LOAD_PAUSE_S - self._loop.time()
+        if pause_s > 0:
+            self._loop.call_later(pause_s, self._tell_load)
+        else:
             self._loop.call_soon(self._tell_load)
 
     def _tell_load(self) -> None:
         self._load_called = False
+        self._load_told_at_s = self._loop.time()
         for neighbour in self._worker.state.workers:
             if neighbour is not None and neighbour.link is not None:
                 neighbour.link.notify("load", self._load(neighbour.index))

@@ -49,7 +49,6 @@ cdef class Connection(Stream):
     cdef uint32_t failed_method         # class id << 16 | method id of the frame being served
     cdef bint lost_sync                 # a malformed frame: what follows cannot be read
     cdef bint parted                    # the client's close has been answered: it closes the socket
-    cdef object ending                  # TimerHandle: the client must answer our close, or close its socket after close-ok
     cdef object task                    # the cold method under way
     cdef readonly uint64_t connected_at_ms  # wall clock
 

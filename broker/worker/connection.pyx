@@ -85,7 +85,6 @@ cdef enum:
     ANSWERS_UNREAD_MAX = 4 * 1024 * 1024    # 200,000 confirms; one that publishes first and reads later has as many in its socket
 
 QUEUES_GONE_S = 1.0                 # how long connection.close waits for the router, which may be starting anew
-CLOSE_TIMEOUT_S = 3.0               # how long a client may take to answer our connection.close
 
 cdef const uint8_t* PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
 cdef const uint8_t* CLOSE_OK_FRAME = b"\x01\x00\x00\x00\x00\x00\x04\x00\x0a\x00\x33\xce"
@@ -398,7 +397,7 @@ cdef class Connection(Stream):
             self.worker.spawn(self.say_close(close, self.worker.exclusive_gone(self)))
         else:
             self.send_method(0, close)
-        self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, (<object>self).close, "the client did not answer connection.close")
+        self.worker.parting.begin(self)
         # Read again, whatever stopped it: the answer must come through.
         self.resume(~<uint32_t>(PAUSED_CLOSING | PAUSED_METHOD))
 
@@ -420,9 +419,6 @@ cdef class Connection(Stream):
         self.channel_count = 0
 
     cdef int on_closed(self, str reason) except -1:
-        if self.ending is not None:
-            self.ending.cancel()
-            self.ending = None
         self.release_channels()
         self.worker.connection_closed(self, "closed by the client" if self.parted else reason)
         return 0
@@ -484,10 +480,16 @@ cdef class Connection(Stream):
         self.send_method(0, method)
         self.parted = True
         self.lost_sync = True           # whatever it still sends is passed over
-        if self.ending is not None:
-            self.ending.cancel()
-        self.ending = self.poller.loop.call_later(CLOSE_TIMEOUT_S, (<object>self).close, "the client left its socket open")
+        self.worker.parting.begin(self)
         self.resume(~<uint32_t>(PAUSED_CLOSING | PAUSED_METHOD))
+
+    def parting_timed_out(self):
+        """It was given time to close its socket after close-ok, or to answer our connection.close."""
+        self.close("the client left its socket open" if self.parted else "the client did not answer connection.close")
+
+    def send_frames(self, bytes frames):
+        """Write whole frames that were encoded before. The client's answer to them is waited for, so they are few."""
+        self.write(<const uint8_t*>frames, len(frames))
 
     def send_heartbeat(self):
         write_heartbeat(&self.out)

@@ -27,6 +27,7 @@ from leveret.codec.errors import (
     NotAllowed,
     quoted_bytes,
 )
+from leveret.codec.frames import encode_method_frame
 from leveret.codec.methods import (
     ConnectionClose,
     ConnectionCloseOk,
@@ -79,6 +80,26 @@ def server_properties(settings: Settings) -> dict[str, Any]:
     }
 
 
+class Greeting:
+    """What every client hears alike, encoded once: `start` and `tune` are whole frames on channel 0, `mechanisms` what start offers."""
+
+    def __init__(self, settings: Settings) -> None:
+        self.mechanisms = mechanisms.offered(settings.anonymous_login_user)
+        self.start = encode_method_frame(
+            0,
+            ConnectionStart(
+                version_major=0,
+                version_minor=9,
+                server_properties=server_properties(settings),
+                mechanisms=" ".join(self.mechanisms).encode(),
+                locales=b"en_US",
+            ),
+        )
+        self.tune = encode_method_frame(
+            0, ConnectionTune(channel_max=settings.channel_max, frame_max=settings.frame_max_bytes, heartbeat=settings.heartbeat_s)
+        )
+
+
 def shown_host(host: str) -> str:
     """An address as RabbitMQ shows it: IPv4 clients of a dual-stack socket by their own address."""
     return host.removeprefix("::ffff:")
@@ -129,22 +150,16 @@ class Session:
 
     # --- time
 
-    def start_timer(self, connection: Connection, timeout_s: float) -> None:
-        """The client has this long to open its connection."""
-        self._timer = connection.worker.child.loop.call_later(timeout_s, self._handshake_timed_out, connection)
-
-    def _stop_timer(self) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
-
-    def _handshake_timed_out(self, connection: Connection) -> None:
+    def handshake_timed_out(self, connection: Connection) -> None:
+        """The client has had its time to open the connection."""
         log.warning("closing %s: handshake timeout in state %s", self.name, self.stage)
         connection.close("handshake timeout")
 
     def ended(self, connection: Connection, reason: str) -> None:
         """The socket is closed."""
-        self._stop_timer()
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
         if self.stage == RUNNING:
             log.info("closed connection %s (user '%s', vhost '%s'): %s", self.name, self.user, connection.vhost.name, reason)
         elif connection.header_seen:
@@ -154,15 +169,7 @@ class Session:
 
     def begin(self, connection: Connection) -> None:
         """The protocol header was right."""
-        connection.send(
-            ConnectionStart(
-                version_major=0,
-                version_minor=9,
-                server_properties=connection.worker.server_properties,
-                mechanisms=" ".join(mechanisms.offered(connection.worker.settings.anonymous_login_user)).encode(),
-                locales=b"en_US",
-            )
-        )
+        connection.send_frames(connection.worker.greeting.start)
 
     def refuse_header(self, connection: Connection, header: bytes) -> None:
         """It was not; ours is sent instead and the socket closes."""
@@ -195,7 +202,7 @@ class Session:
             connection.cancel_notify = capabilities.get("consumer_cancel_notify") is True
         worker = connection.worker
         anonymous_user = worker.settings.anonymous_login_user
-        if method.mechanism not in mechanisms.offered(anonymous_user):
+        if method.mechanism not in worker.greeting.mechanisms:
             raise CommandInvalid(f"unknown authentication mechanism '{method.mechanism}'", method)
         login = mechanisms.Login(method.mechanism, method.response, self.peer_host, anonymous_user)
         try:
@@ -207,10 +214,7 @@ class Session:
         self.user_bytes = user.name.encode()
         self.impersonator = "impersonator" in user.tags
         self.stage = TUNING
-        settings = worker.settings
-        connection.send(
-            ConnectionTune(channel_max=settings.channel_max, frame_max=settings.frame_max_bytes, heartbeat=settings.heartbeat_s)
-        )
+        connection.send_frames(worker.greeting.tune)
 
     def _tune_ok(self, connection: Connection, method: ConnectionTuneOk) -> None:
         settings = connection.worker.settings
@@ -227,7 +231,6 @@ class Session:
         if vhost is None:
             raise NotAllowed(f"vhost {method.virtual_host} not found", method)
         worker.directory.permissions.check_open(self.user, method.virtual_host)
-        self._stop_timer()
         worker.newcomers.leave(connection)
         self.stage = RUNNING
         connection.opened(vhost, self.user)
@@ -275,7 +278,6 @@ class Session:
             # The client is known by now; what it asked for can be refused in words.
             told = self.stage in (TUNING, OPENING) and isinstance(error, NotAllowed)
         if not told:
-            self._stop_timer()
             self._timer = connection.worker.child.loop.call_later(SILENT_CLOSE_DELAY_S, connection.close, "refused in the handshake")
             connection.be_silent()
         return told

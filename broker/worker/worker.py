@@ -50,8 +50,9 @@ from leveret.worker.heartbeats import Heartbeats
 from leveret.worker.methods import Methods
 from leveret.worker.neighbour import Neighbour, WorkerLink
 from leveret.worker.newcomers import Newcomers
+from leveret.worker.patience import Patience
 from leveret.worker.queue_journal import QueueJournal
-from leveret.worker.session import Session, server_properties
+from leveret.worker.session import Greeting, Session
 from leveret.worker.shard_copies import ShardCopies
 from leveret.worker.shards import Shards
 from leveret.worker.state import ShardQueue, WorkerState
@@ -69,6 +70,7 @@ log = logging.getLogger(__name__)
 
 NEIGHBOUR_TIMEOUT_S = 5.0  # for a worker to come back, and to answer
 ROOM_EVERY_S = 1.0
+PARTING_TIMEOUT_S = 3.0  # for a client to answer our connection.close, and to close its socket after our close-ok
 SHUTDOWN_TIMEOUT_S = 3.0  # for clients to answer the last connection.close
 ALARM_REASONS = {
     (True, False): "low on memory",
@@ -89,9 +91,10 @@ class Worker:
         self.state.on_unused = self._delete_unused
         self.methods = Methods(self)
         self.heartbeats = Heartbeats(child.loop)
-        self.server_properties = server_properties(child.settings)
+        self.greeting = Greeting(child.settings)
         self.connections: set[Connection] = set()
-        self.newcomers = Newcomers(child.settings.handshakes_max)
+        self.newcomers = Newcomers(child.loop, child.settings.handshakes_max, child.settings.handshake_timeout_s)
+        self.parting = Patience(child.loop, PARTING_TIMEOUT_S, lambda connection: connection.parting_timed_out())
         self._all_gone = asyncio.Event()  # set by the end of the last connection
         self.alarm_reason = ""
         self.held_cancels: dict[Channel, list[BasicCancel]] = {}  # of channels that delete a queue: their delete-ok comes first
@@ -519,8 +522,7 @@ class Worker:
 
     def accept(self, sock: socket.socket) -> None:
         """Begin a client's connection on an accepted socket."""
-        now_s = self.child.loop.time()
-        if not self.newcomers.make_room(now_s):
+        if not self.newcomers.make_room():
             sock.close()
             self.acceptor.load_changed()
             return
@@ -539,15 +541,15 @@ class Worker:
             owner=f"{self.child.run_id}/{self.index}.{self.child.hello.pid}.{self._connection_no}",
         )
         self.connections.add(connection)
-        self.newcomers.add(connection, now_s)
+        self.newcomers.add(connection)
         self.state.connections_opened += 1
-        session.start_timer(connection, self.settings.handshake_timeout_s)
         self.acceptor.load_changed()
 
     def connection_closed(self, connection: Connection, reason: str) -> None:
         """Its socket is closed and its channels are released."""
         self.connections.discard(connection)
         self.newcomers.leave(connection)
+        self.parting.end(connection)
         if not self.connections:
             self._all_gone.set()
         self.state.connections_closed += 1

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import socket
+import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -11,7 +12,7 @@ from typing import Any
 
 import pytest
 import uvloop
-from leveret.worker.acceptor import Acceptor
+from leveret.worker.acceptor import LOAD_PAUSE_S, Acceptor
 
 WITHIN_S = 30.0
 
@@ -24,6 +25,7 @@ class StandInWorker:
         self.child = SimpleNamespace(loop=asyncio.get_running_loop(), runtime_dir=directory)
         self.connections: set[socket.socket] = set()
         self.changed = asyncio.Event()
+        self.heard: list[tuple[int, int]] = []  # notices: worker, its connections
         self.state = SimpleNamespace(workers=[Line(self, workers, other) if other != index else None for other in range(count)])
         self.acceptor = Acceptor(self, count)  # type: ignore[arg-type]
 
@@ -31,6 +33,17 @@ class StandInWorker:
         self.connections.add(sock)
         self.acceptor.load_changed()
         self.changed.set()
+
+    def hear(self, index: int, body: dict[str, int]) -> None:
+        self.acceptor.told(index, body)
+        self.heard.append((index, body["connections"]))
+        self.changed.set()
+
+    async def until_heard(self, index: int, connections: int) -> None:
+        """Return when that worker's latest notice has told of so many connections."""
+        while (index, connections) not in self.heard:
+            self.changed.clear()
+            await self.changed.wait()
 
     def end_one(self) -> None:
         self.connections.pop().close()
@@ -48,7 +61,7 @@ class Line:
 
     def notify(self, verb: str, body: dict[str, int]) -> None:
         assert verb == "load"
-        self._source.child.loop.call_soon(self._workers[self.index].acceptor.told, self._source.index, body)
+        self._source.child.loop.call_soon(self._workers[self.index].hear, self._source.index, body)
 
 
 class Node:
@@ -132,8 +145,8 @@ def test_a_worker_that_lost_its_connections_gets_the_next_ones(tmp_path: Path) -
         await node.connect(12)
         for _ in range(4):
             node.workers[2].end_one()
-        for _ in range(2):
-            await asyncio.sleep(0)  # its notices are on their way
+        for other in (0, 1):
+            await node.workers[other].until_heard(2, 0)
         before = node.loads
         await node.connect(4)
         assert node.loads == [before[0], before[1], 4]
@@ -212,3 +225,16 @@ def test_without_descriptors_it_looks_away_for_a_moment_and_then_goes_on(tmp_pat
         assert listener.tried == 3, "once in vain, once with success, once to find nobody more"
 
     run(1, tmp_path, main)
+
+
+def test_a_crowd_is_told_of_in_few_notices(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        node.start()
+        await node.connect(120)
+        for worker in node.workers:
+            other = node.workers[1 - worker.index]
+            await other.until_heard(worker.index, len(worker.connections))
+            assert len(other.heard) <= 1 + (node.loop.time() - began_s) / LOAD_PAUSE_S, "one at once, then one each pause"
+
+    began_s = time.monotonic()
+    run(2, tmp_path, main)
