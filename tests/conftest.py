@@ -82,6 +82,22 @@ def fresh_node(tmp_path: Path) -> Iterator[MakeNode]:
         node.kill()
 
 
+@pytest.fixture(scope="module")
+def shared_nodes(tmp_path_factory: pytest.TempPathFactory) -> Iterator[MakeNode]:
+    """A function that makes a node for all tests of a module: `shared_nodes(workers=2, **config).lent()` gives it to one of them."""
+    if PEER is not None:
+        pytest.skip("not on the peer: starts nodes of its own")
+    nodes: list[Node] = []
+
+    def make(*, workers: int = 2, **config: Any) -> Node:
+        nodes.append(Node(tmp_path_factory.mktemp("shared") / "data", workers=workers, config=config))
+        return nodes[-1]
+
+    yield make
+    for node in nodes:
+        node.kill()
+
+
 @pytest.fixture(params=[ANYWHERE] if PEER else [TOGETHER, SPREAD], ids=lambda sites: sites.name)
 def placement(request: pytest.FixtureRequest, broker: Broker) -> Iterator[Placement]:
     """Connections, queues and exchanges of one test, once with publisher, queue and consumer on one worker, once on three."""

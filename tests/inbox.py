@@ -13,6 +13,8 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
+from tests.deadline import WITHIN_S
+
 
 @dataclass(frozen=True)
 class Delivery:
@@ -39,7 +41,7 @@ class Inbox:
         channel.add_on_cancel_callback(self._on_cancel)
         self.consumer_tag: str = channel.basic_consume(queue, self._on_delivery, auto_ack=auto_ack, **consume)
 
-    def take(self, count: int, within_s: float = 10.0) -> list[Delivery]:
+    def take(self, count: int, within_s: float = WITHIN_S) -> list[Delivery]:
         """Wait until `count` deliveries are there, and take them out; `AssertionError` when they do not come in time."""
         deadline = time.monotonic() + within_s
         while len(self.waiting) < count:

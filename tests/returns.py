@@ -11,6 +11,8 @@ from typing import Any
 import pika
 from pika.adapters.blocking_connection import BlockingChannel
 
+from tests.deadline import eventually
+
 
 class Returns:
     """The returns of a channel: (reply code, reply text, exchange, routing key, body) each."""
@@ -24,11 +26,13 @@ class Returns:
         self.messages.append((method.reply_code, method.reply_text, method.exchange, method.routing_key, body))
 
     def wait(self, count: int) -> list[tuple[int, str, str, str, bytes]]:
-        """Let events come until `count` messages have been returned, for at most ten seconds; gives what there is."""
-        for _ in range(100):
-            if len(self.messages) >= count:
-                break
+        """Let events come until `count` messages have been returned, and give all there are; `AssertionError` when they do not come."""
+
+        def look() -> bool:
             self.channel.connection.process_data_events(0.1)
+            return len(self.messages) >= count
+
+        eventually(look, what=f"{count} returned messages")
         return self.messages
 
 

@@ -15,6 +15,7 @@ import pika.frame
 import pika.spec
 from pika.spec import Channel, Connection
 
+from tests.deadline import WITHIN_S
 from tests.node import Broker
 
 PROTOCOL_HEADER = b"AMQP\x00\x00\x09\x01"
@@ -58,14 +59,14 @@ def publish_bytes(channel_id: int, exchange: str, routing_key: str, body: bytes,
 class WireClient:
     """One socket to the broker. `opened()` gives one past the whole handshake, `WireClient(broker)` one that has sent nothing."""
 
-    def __init__(self, broker: Broker, timeout_s: float = 15.0) -> None:
+    def __init__(self, broker: Broker, timeout_s: float = WITHIN_S) -> None:
         self.broker = broker
         self.socket = socket.create_connection((broker.host, broker.port), timeout=timeout_s)
         self.socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._received = b""
 
     @classmethod
-    def opened(cls, broker: Broker, *, timeout_s: float = 15.0, **tune: int) -> WireClient:
+    def opened(cls, broker: Broker, *, timeout_s: float = WITHIN_S, **tune: int) -> WireClient:
         """Past connection.open-ok; `tune` (channel_max, frame_max, heartbeat) is what it answers to tune, the server's values else."""
         client = cls(broker, timeout_s)
         client.start()

@@ -23,7 +23,7 @@ from leveret.management.problem import Problem
 
 log = logging.getLogger(__name__)
 
-ANSWER_S = 1.0
+ANSWER_S = 4.0  # a worker on a machine with too few cores may need some of it, and is no process to call silent; under a sampling interval
 
 
 class Peers:

@@ -57,8 +57,9 @@ DISK_NEAR = 10  # ... when less is free than so many times the limit
 CHILD_START_TIMEOUT_S = 30.0
 CLIENTS_REASON = "shutdown"
 LINELESS_MAX_S = 5.0  # from the closing of a child's line to its end
-MANAGEMENT_STOP_TIMEOUT_S = 3.0
-ROUTER_STOP_TIMEOUT_S = 3.0
+# For one that is stuck: on a busy machine management's two seconds of grace for its clients, or the router's last sync, may take some more.
+MANAGEMENT_STOP_TIMEOUT_S = 10.0
+ROUTER_STOP_TIMEOUT_S = 10.0
 
 
 @dataclass(slots=True)

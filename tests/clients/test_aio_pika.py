@@ -17,7 +17,7 @@ from tests.conftest import MakeNode
 from tests.names import unique
 from tests.node import Broker
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 
 Step = Callable[[AbstractChannel], Coroutine[Any, Any, None]]
 

@@ -11,7 +11,7 @@ from tests.clients.toolchain import require
 from tests.names import unique
 from tests.node import Broker
 
-WITHIN_S = 20
+WITHIN_S = 30
 
 Tool = Callable[..., "subprocess.CompletedProcess[str]"]
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pika
@@ -12,6 +13,7 @@ import pytest
 from tests.conftest import MakeNode
 from tests.deadline import eventually
 from tests.inbox import Delivery, Inbox
+from tests.node import Node
 from tests.placement import Placement, connect_on
 from tests.refusal import channel_closed
 
@@ -251,13 +253,23 @@ def test_arguments_of_the_wrong_kind(placement: Placement) -> None:
             placement.connect().channel().queue_declare(queue, arguments=arguments)
 
 
+@pytest.fixture(scope="module")
+def shared_node(shared_nodes: MakeNode) -> Node:
+    return shared_nodes(workers=2)
+
+
+@pytest.fixture
+def node(shared_node: Node) -> Iterator[Node]:
+    with shared_node.lent() as node:
+        yield node
+
+
 @pytest.mark.not_on_peer("kills processes")
 @pytest.mark.parametrize("exchange", ["", "amq.direct"])
 @pytest.mark.parametrize("dies", ["worker-0", "worker-1", "router"])
-def test_no_death_of_a_process_loses_a_letter(fresh_node: MakeNode, dies: str, exchange: str) -> None:
+def test_no_death_of_a_process_loses_a_letter(node: Node, dies: str, exchange: str) -> None:
     """The worker of the dying messages' queue, that of their target, or the router, while letters are on their way."""
     count = 5_000
-    node = fresh_node(workers=2)
     with connect_on(node, 0) as source, connect_on(node, 1) as target:
         channel = source.channel()
         target.channel().queue_declare("target", durable=True)

@@ -16,8 +16,8 @@ from tests.node import Node
 from tests.placement import connect_on
 
 QUEUE = "deep"
-BEFORE = 200_000
-MEANWHILE = 30_000
+BEFORE = 100_000  # six times what stays in memory
+MEANWHILE = 20_000
 WITHIN_S = 100.0
 
 

@@ -13,7 +13,7 @@ from dramatiq.brokers.rabbitmq import RabbitmqBroker
 from tests.names import unique
 from tests.node import Broker
 
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 
 
 class Outbox:

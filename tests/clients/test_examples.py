@@ -24,7 +24,7 @@ from tests.node import Broker
 pytestmark = pytest.mark.timeout(300)  # the first test of a language compiles or installs
 
 EXAMPLES = Path(__file__).parents[2] / "examples"
-LINE_WITHIN_S = 20.0
+LINE_WITHIN_S = 30.0
 
 
 def command(language: str, path: str) -> tuple[list[str], dict[str, str]]:
@@ -116,7 +116,7 @@ class Stage:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=30,
+            timeout=2 * LINE_WITHIN_S,
             env=os.environ | {"AMQP_URL": self.broker.url} | environment,
             check=False,
         )

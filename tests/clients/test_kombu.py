@@ -15,7 +15,7 @@ from tests.conftest import MakeNode
 from tests.names import unique
 from tests.node import Broker
 
-WITHIN_S = 10
+WITHIN_S = 30
 
 
 @pytest.fixture

@@ -10,7 +10,7 @@ import pytest
 from pika.spec import Basic, Connection, Queue
 
 from tests.conftest import MakeNode
-from tests.deadline import eventually
+from tests.deadline import WITHIN_S, eventually
 from tests.inbox import Inbox
 from tests.node import Node
 from tests.wire import WireClient, publish_bytes
@@ -18,6 +18,7 @@ from tests.wire import WireClient, publish_bytes
 MIB = 1024 * 1024
 ROOM = 48 * MIB  # between what an idle node uses and the watermark
 BODY = bytes(64 * 1024)
+ENOUGH = ROOM + 24 * MIB  # to pass the watermark, whatever the sockets' buffers hold of it
 SENT_MAX = ROOM + 160 * MIB  # beyond it, nothing holds the publisher back
 
 
@@ -37,18 +38,26 @@ def alarm(node: Node) -> bool:
     return bool(node.api("nodes")[0]["mem_alarm"])
 
 
-def fill_until_blocked(publisher: WireClient, queue: str) -> tuple[int, bytes]:
-    """Publish until the broker stops reading for a second; gives the number of bytes sent and the rest of the publish begun."""
+def fill_until_blocked(node: Node, publisher: WireClient, queue: str) -> tuple[int, bytes]:
+    """Publish until the alarm is on and the broker reads no more; gives the number of bytes sent and the rest of the publish begun.
+
+    Memory is looked at some times a second, and a publisher may send a gigabyte in one: once there is enough for the alarm, wait for it.
+    """
     data = publish_bytes(1, "", queue, BODY)
     sent = 0
     publisher.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
     publisher.socket.setblocking(False)
     view = memoryview(data)
+    waited = False
     while True:
+        if sent > ENOUGH and not waited:
+            waited = eventually(lambda: alarm(node), what="the alarm")
         assert sent < SENT_MAX, f"{sent} bytes sent and still read"
         _, writable, _ = select.select([], [publisher.socket], [], 1.0)
         if not writable:
-            break
+            if alarm(node):
+                break
+            continue  # it has not come to read for a second, for want of a processor
         try:
             wrote = publisher.socket.send(view)
         except BlockingIOError:
@@ -56,7 +65,7 @@ def fill_until_blocked(publisher: WireClient, queue: str) -> tuple[int, bytes]:
         sent += wrote
         view = view[wrote:] or memoryview(data)
     publisher.socket.setblocking(True)
-    publisher.socket.settimeout(20)
+    publisher.socket.settimeout(WITHIN_S)
     return sent, bytes(view) if len(view) < len(data) else b""
 
 
@@ -67,7 +76,7 @@ def test_publishers_are_blocked_consumers_drain_and_publishing_resumes(node: Nod
     publisher.expect(Queue.DeclareOk)
     idle = WireClient.opened(node).open_channel()
 
-    sent, unfinished = fill_until_blocked(publisher, "q")
+    sent, unfinished = fill_until_blocked(node, publisher, "q")
     assert sent > ROOM // 2
     blocked = publisher.expect(Connection.Blocked)
     assert blocked.reason == "low on memory"
@@ -99,7 +108,7 @@ def test_a_publisher_that_comes_during_the_alarm_is_blocked_too_and_confirms_wai
     first = WireClient.opened(node).open_channel()
     first.send_method(1, Queue.Declare(queue="q", durable=True))
     first.expect(Queue.DeclareOk)
-    fill_until_blocked(first, "q")
+    fill_until_blocked(node, first, "q")
     assert eventually(lambda: alarm(node))
 
     second = WireClient.opened(node).open_channel()
@@ -128,7 +137,7 @@ def test_a_client_that_cannot_hear_blocked_is_held_back_without_it(node: Node) -
     client.open_channel()
     client.send_method(1, Queue.Declare(queue="q", durable=True))
     client.expect(Queue.DeclareOk)
-    fill_until_blocked(client, "q")
+    fill_until_blocked(node, client, "q")
     assert eventually(lambda: alarm(node))
     readable, _, _ = select.select([client.socket], [], [], 0)
     assert not readable, client.receive()

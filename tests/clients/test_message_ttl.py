@@ -7,7 +7,7 @@ import time
 import pika
 import pytest
 
-from tests.deadline import eventually
+from tests.deadline import busy_factor, eventually
 from tests.inbox import Inbox
 from tests.placement import Placement
 from tests.returns import publish_immediate
@@ -56,8 +56,10 @@ def test_a_message_expires_where_it_stands_in_front(placement: Placement) -> Non
 
 
 def test_an_unacked_message_does_not_expire_but_keeps_its_time(placement: Placement) -> None:
+    placement.publisher.confirm_delivery()  # what it publishes has come, and its time runs
     queue = placement.queue(arguments={"x-message-ttl": 200})
     inbox = Inbox(placement.consumer, queue)
+    inbox.barrier()  # it can take messages now, wherever it is
     began_s = time.monotonic()
     placement.publisher.basic_publish("", queue, b"old")
     old = inbox.take_one()
@@ -65,8 +67,9 @@ def test_an_unacked_message_does_not_expire_but_keeps_its_time(placement: Placem
     placement.publisher.basic_publish("", queue, b"new")
     eventually(lambda: time.monotonic() - began_s > 0.2 and ready(placement, queue) == 0, what="the second to expire")
     placement.consumer.basic_ack(old.tag)  # it is known still
+    third = Inbox(placement.consumer, queue)  # before the message comes, whose time runs from then on
+    third.barrier()
     placement.publisher.basic_publish("", queue, b"third")
-    third = Inbox(placement.consumer, queue)
     tag = third.take_one().tag
     third.cancel()
     eventually(lambda: time.monotonic() - began_s > 0.6, what="the third's time to be over")
@@ -98,7 +101,7 @@ def test_a_purge_size_burst_of_expiries_holds_nobody_up(placement: Placement) ->
         placement.owner.basic_publish("", other, b"x")
         inbox.take(1, within_s=20.0)
         longest_s = max(longest_s, time.monotonic() - began_s)
-    assert longest_s < 2.0
+    assert longest_s < 2.0 * busy_factor()
     assert ready(placement, queue) == 0
 
 

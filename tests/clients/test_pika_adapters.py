@@ -16,7 +16,7 @@ from tests.inbox import Inbox
 from tests.node import Broker
 from tests.placement import Placement, worker_of_connection
 
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 
 
 class Line:

@@ -16,7 +16,7 @@ from tests.deadline import eventually
 from tests.names import unique
 from tests.node import Broker
 
-WITHIN_S = 10
+WITHIN_S = 30
 
 Connect = Callable[..., Connection]
 

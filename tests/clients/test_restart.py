@@ -29,7 +29,7 @@ def again(request: pytest.FixtureRequest, node: Node) -> Iterator[Node]:
         end(node, request.param)
         if connection.is_open:
             with pytest.raises(AMQPConnectionError):
-                connection.process_data_events(time_limit=10)
+                connection.process_data_events(time_limit=30)
                 connection.channel()
     node.start()
     yield node

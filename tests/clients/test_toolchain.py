@@ -49,7 +49,7 @@ def test_a_language_that_is_not_in_the_list_is_a_mistake(packages: Path) -> None
 
 def test_ci_installs_what_the_tests_would_miss(packages: Path) -> None:
     script = shutil.copy(toolchain.ROOT / ".ci" / "lacking", packages.parent / "lacking")
-    printed = subprocess.run([script], capture_output=True, text=True, check=True, timeout=10).stdout
+    printed = subprocess.run([script], capture_output=True, text=True, check=True, timeout=30).stdout
     assert printed.split() == toolchain.lacking("here", "lacks")
 
 

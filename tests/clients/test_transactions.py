@@ -179,6 +179,7 @@ def test_an_exchange_deleted_before_the_commit_makes_its_messages_unroutable(pla
     channel.basic_publish(exchange, key, b"back", mandatory=True)
     channel.basic_publish(exchange, key, b"lost")
     channel.basic_publish("", queue, b"kept")
+    channel.queue_declare(queue, passive=True)  # its worker has read the publishes, and still found the exchange
     placement.owner.exchange_delete(exchange)
     channel.tx_commit()
     assert [message[4] for message in returns.wait(1)] == [b"back"]

@@ -64,9 +64,9 @@ def test_exclusive_queues_are_gone_when_the_client_hears_of_a_hard_error(broker:
 
 def test_the_answer_to_a_close_after_a_malformed_frame_ends_the_connection(client: WireClient) -> None:
     """The test's own patience is what fails it: a broker that reads no more would end the connection by a timer."""
-    client.socket.settimeout(2.0)
     client.send(frame_bytes(FRAME_HEARTBEAT, 0, b"not empty"))
     assert client.expect(Connection.Close, 0).reply_code == 501
+    client.socket.settimeout(2.0)
     client.send_method(0, Connection.CloseOk())
     assert client.expect_end() == b""
 

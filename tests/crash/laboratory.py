@@ -32,7 +32,7 @@ from tests.node import Node
 EPOCH_ROUNDS = 25
 STOP_EVERY = 5  # rounds
 FLOW = (20, 400)  # confirms before and after the harm
-BACK_WITHIN_S = 30.0
+BACK_WITHIN_S = 60.0  # a child that has died often is started after 5 s, and takes some more on a busy machine
 OUR_DOING = ("ended unexpectedly: signal SIGKILL", "the supervisor is gone; ending")
 FINDINGS_SHOWN = 3  # of each rule
 

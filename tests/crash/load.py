@@ -110,7 +110,7 @@ class Load:
             return not sum(drain(self.node, self.ledger, queue) for queue in QUEUES) and not lost(self.ledger.events)
 
         with contextlib.suppress(AssertionError):  # what is still lost then is the checker's to tell
-            eventually(drained, within_s=5.0)
+            eventually(drained)
 
     def begin_perf(self, seconds: float = 1.0) -> None:
         """Beside the ledger's clients, `leveret perf` for a while, 2,000 persistent messages a second; it may die with what it talks to."""

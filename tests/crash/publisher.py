@@ -1,12 +1,14 @@
 """Publishers of the load: each a thread with a pika connection of its own that publishes on until it is told to finish.
 
-Owns `Publisher` (confirms, many in flight) and `TransactionPublisher` (`tx.commit`). Both write into the ledger what they attempt and how
+Owns `PublisherThread`, the life of either, and its two kinds: `Publisher` (confirms, many in flight) and `TransactionPublisher`
+(`tx.commit`). Both write into the ledger what they attempt and how
 it was answered, connect again by themselves after a crash, and publish some of what stayed unanswered once more. `Load` makes and ends
 them.
 """
 
 from __future__ import annotations
 
+import abc
 import collections
 import random
 import threading
@@ -50,7 +52,43 @@ def random_size(dice: random.Random) -> int:
     return 1
 
 
-class Publisher:
+class PublisherThread(abc.ABC):
+    """A thread that publishes from `start` on; `_run` is its kind's, and ends once `_leaving` is set."""
+
+    def __init__(self, name: str, broker: Broker, ledger: Ledger, dice: random.Random) -> None:
+        self.name = name
+        self.broker = broker
+        self.ledger = ledger
+        self.dice = dice
+        self._abandoned = False
+        self._leaving = threading.Event()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Begin; returns at once."""
+        self._thread.start()
+
+    def finish(self) -> None:
+        """Publish nothing new, wait until everything is answered, and end; `AssertionError` when that takes too long."""
+        self._leaving.set()
+        self._thread.join(FINISH_WITHIN_S)
+        assert not self._thread.is_alive(), f"publisher {self.name} still waits for {self._awaited()}"
+
+    def abandon(self) -> None:
+        """Let it end as soon as it has a mind to, after a failure."""
+        self._abandoned = True
+        self._leaving.set()
+
+    @abc.abstractmethod
+    def _awaited(self) -> str:
+        """What it waits for, in words."""
+
+    @abc.abstractmethod
+    def _run(self) -> None:
+        """What the thread does."""
+
+
+class Publisher(PublisherThread):
     """Publishes with confirms through one exchange, at most `window` unanswered, about `rate` a second.
 
     All `routes` share one exchange, so that what it sends to a queue has an order. `sizes` gives the size of the next body.
@@ -69,11 +107,8 @@ class Publisher:
         sizes: Callable[[random.Random], int] = random_size,
     ) -> None:
         assert len({route.exchange for route in routes}) == 1
-        self.name = name
-        self.broker = broker
-        self.ledger = ledger
+        super().__init__(name, broker, ledger, dice)
         self.routes = routes
-        self.dice = dice
         self.rate = rate
         self.window = window
         self.sizes = sizes
@@ -87,24 +122,9 @@ class Publisher:
         self._number = 0
         self._connection: SelectConnection | None = None
         self._channel: Any = None
-        self._abandoned = False
-        self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread.start()
-
-    def finish(self) -> None:
-        """Publish nothing new, wait until everything is answered, and end; `AssertionError` when that takes too long."""
-        self._leaving.set()
-        self._thread.join(FINISH_WITHIN_S)
-        assert not self._thread.is_alive(), f"publisher {self.name} still waits for answers to {list(self._in_flight.values())[:5]}"
-
-    def abandon(self) -> None:
-        """Let it end as soon as it has a mind to, after a failure."""
-        self._abandoned = True
-        self._leaving.set()
+    def _awaited(self) -> str:
+        return f"answers to {list(self._in_flight.values())[:5]}"
 
     def _run(self) -> None:
         while not self._has_ended():
@@ -123,7 +143,7 @@ class Publisher:
                 self.ledger.write(Strange(now_s(), f"publisher {self.name} broke: {error!r}"))
                 return
             if not self._has_ended():
-                time.sleep(RECONNECT_S)
+                time.sleep(RECONNECT_S)  # not a wait for `_leaving`: what is to be published again is, once it is set
 
     def _has_ended(self) -> bool:
         return self._leaving.is_set() and (self._abandoned or not self._again)
@@ -217,38 +237,22 @@ class Publisher:
         self._channel.basic_publish(route.exchange, route.key, body_of(message, size), properties)
 
 
-class TransactionPublisher:
+class TransactionPublisher(PublisherThread):
     """Publishes `per_commit` messages in each transaction into one queue, one transaction after the other."""
 
     def __init__(
         self, name: str, broker: Broker, ledger: Ledger, route: Route, dice: random.Random, *, rate: float, per_commit: int
     ) -> None:
         assert len(route.queues) == 1, "a transaction is whole on one queue"
-        self.name = name
-        self.broker = broker
-        self.ledger = ledger
+        super().__init__(name, broker, ledger, dice)
         self.route = route
-        self.dice = dice
         self.pause_s = per_commit / rate
         self.per_commit = per_commit
         self._sequence = 0
         self._commits = 0
-        self._leaving = threading.Event()
-        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
 
-    def start(self) -> None:
-        """Begin; returns at once."""
-        self._thread.start()
-
-    def finish(self) -> None:
-        """Begin no further transaction, and end; `AssertionError` when that takes too long."""
-        self._leaving.set()
-        self._thread.join(FINISH_WITHIN_S)
-        assert not self._thread.is_alive(), f"publisher {self.name} still waits for tx.commit-ok"
-
-    def abandon(self) -> None:
-        """Let it end as soon as it has a mind to, after a failure."""
-        self._leaving.set()
+    def _awaited(self) -> str:
+        return "tx.commit-ok"
 
     def _run(self) -> None:
         while not self._leaving.is_set():

@@ -36,7 +36,7 @@ SUBSETS = 2  # random parts of what is unsynced, for each place
 STARTS = 2  # cuts from which a whole node is started
 QUEUES = ("cut.a", "cut.b")
 CHURNED, CHURNER = "cut.churned", "c9"  # consumed all the time, so that commits remove and reuse pages
-REST_S = 0.3
+REST_S = 1.0
 O_DSYNC = 0o10000
 ID = re.compile(rb"([\x04-\x0a])c\d/")  # the property message_id, behind its length
 
@@ -74,14 +74,14 @@ def live_messages(directory: Path) -> list[MessageId]:
         log.close()
 
 
-def at_rest(data: Path, log: Path) -> tuple[bytes, str]:
-    """The file and its recording, once neither has changed for REST_S: acks and marks are written a little after the last confirm."""
-    seen: tuple[bytes, str] = b"", ""
+def at_rest(*files: Path) -> list[bytes]:
+    """What is in the files, once none has changed for REST_S: acks and marks are written a little after the last confirm."""
+    seen: list[bytes] = []
     since_s = 0.0
 
     def is_at_rest() -> bool:
         nonlocal seen, since_s
-        now = data.read_bytes(), log.read_text()
+        now = [file.read_bytes() for file in files]
         if now != seen:
             seen, since_s = now, time.monotonic()
         return time.monotonic() - since_s > REST_S
@@ -123,6 +123,7 @@ class Recording:
         log = self.folder / "calls.strace"
         self.clock_s = time.time() - time.monotonic()
         synced = synced_descriptors(pid, data)
+        at_rest(data)  # what the declares wrote last may be late
         with Tracer(pid, data, CALLS, log, options=("-ttt", "-xx", "-s", str(1 << 22))):
             self.base = data.read_bytes()
             assert not log.read_text(), "the node was idle, and wrote all the same"
@@ -134,7 +135,7 @@ class Recording:
                 publisher.finish()
             consumer.finish()
             self.final, recorded = at_rest(data, log)
-        self.calls = parse(recorded.splitlines(), synced)
+        self.calls = parse(recorded.decode().splitlines(), synced)
 
     def confirmed_before(self, at_s: float) -> set[MessageId]:
         """What had been confirmed by this moment of the wall clock, and nobody consumes."""

@@ -31,8 +31,11 @@ def declare(node: Node) -> None:
                 channel.queue_bind(queue, "amq.topic", "tx.#")
 
 
-def run_transactions(connection: pika.BlockingConnection, names: range, answered: set[int]) -> None:
-    """One transaction after the other until the connection ends; the names of those that were answered go into the set."""
+def run_transactions(connection: pika.BlockingConnection, names: range, answered: set[int], first: threading.Event) -> None:
+    """One transaction after the other until the connection ends; the names of those that were answered go into the set.
+
+    `first` is set at the first answer.
+    """
     channel = connection.channel()
     channel.tx_select()
     with contextlib.suppress(AMQPError):
@@ -43,6 +46,7 @@ def run_transactions(connection: pika.BlockingConnection, names: range, answered
                 channel.basic_publish("amq.topic", "tx.x", body, PERSISTENT)
             channel.tx_commit()
             answered.add(name)
+            first.set()
 
 
 def counts(node: Node) -> dict[str, Counter[int]]:
@@ -68,13 +72,15 @@ def test_a_crash_leaves_all_or_nothing_of_a_transaction_on_each_shard(fresh_node
     for number in range(ROUNDS):
         connection = connect_on(node, 0)
         answered: set[int] = set()
+        first = threading.Event()
         names = range(number * 1_000_000, (number + 1) * 1_000_000)
-        worker = threading.Thread(target=run_transactions, args=(connection, names, answered))
+        worker = threading.Thread(target=run_transactions, args=(connection, names, answered, first))
         worker.start()
-        worker.join(0.2 + dice.random() * 0.3)  # the moment of the crash
+        assert first.wait(30), "not one transaction was answered"
+        worker.join(dice.random() * 0.4)  # the moment of the crash
         assert worker.is_alive(), "the transactions stopped before the crash"
         node.kill()
-        worker.join(20)
+        worker.join(30)
         assert not worker.is_alive()
         node.start()
         found = counts(node)
@@ -83,5 +89,4 @@ def test_a_crash_leaves_all_or_nothing_of_a_transaction_on_each_shard(fresh_node
             assert answered <= set(found[queue]), f"round {number}: {queue} lacks a transaction that was answered"
         assert set(found["tx.straight"]) == set(found["tx.routed"]), f"round {number}: one shard has half a transaction"
         cut_off += len(found["tx.straight"].keys() - answered)
-        assert answered
     print(f"{cut_off} transactions were cut off after they had come to the disk")

@@ -250,7 +250,7 @@ def test_stop_asks_the_api_or_else_the_process_and_waits_for_its_end(
         api.on_request = lambda request: supervisor.process.kill()
     try:
         assert run(["stop", "--data-dir", str(data_dir)]) == OK
-        assert supervisor.process.wait(10) == (-signal.SIGKILL if status == 202 else -signal.SIGTERM)
+        assert supervisor.process.wait(30) == (-signal.SIGKILL if status == 202 else -signal.SIGTERM)
         assert api.asked == ["POST /api/control/stop"]
     finally:
         api.close()
@@ -332,7 +332,7 @@ def test_reader_that_goes_away_is_no_error(api: StandInApi, data_dir: Path) -> N
         [sys.executable, "-m", "leveret", "status", "--data-dir", str(data_dir)],
         stdout=write_fd,
         stderr=subprocess.PIPE,
-        timeout=20,
+        timeout=60,
         check=False,
     )
     os.close(write_fd)

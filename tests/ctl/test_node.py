@@ -104,7 +104,7 @@ def test_stop_ends_the_node_and_closes_its_clients_with_320(fresh_node: MakeNode
     assert (done.returncode, done.stdout, done.stderr) == (OK, f"Stopped {status_name(node)}.\n", "")
     node.wait_stopped()
     with pytest.raises(pika.exceptions.ConnectionClosedByBroker) as closed:
-        connection.process_data_events(time_limit=10)
+        connection.process_data_events(time_limit=30)
     assert closed.value.reply_code == 320
     assert closed.value.reply_text == "CONNECTION_FORCED - broker forced connection closure with reason 'shutdown'"
     again = leveret("stop", "--data-dir", str(node.data_dir))

@@ -95,13 +95,17 @@ def test_row_2_two_thousand_silent_sockets_do_not_keep_a_good_client_waiting(vic
 
 def test_row_2_strangers_are_bounded_and_the_oldest_makes_room(fresh_node: MakeNode) -> None:
     """Row 2: with `handshakes_max` sockets in their handshake a new one is refused, until the oldest have had a second; then they go."""
-    node = fresh_node(workers=1, handshakes_max=20, handshake_timeout_s=60.0)
-    inside = WireClient.opened(node).open_channel()  # has opened: not counted, and not in danger
-    crowd = [WireClient(node) for _ in range(20)]
-    for client in crowd:
-        client.send(PROTOCOL_HEADER)
-        client.expect(Connection.Start)
-    refused = WireClient(node)
+    took_s = 1.0
+    while took_s > 0.5:  # all of them must be fresh when one too many comes; on a busy machine they may not be
+        node = fresh_node(workers=1, handshakes_max=20, handshake_timeout_s=60.0)
+        inside = WireClient.opened(node).open_channel()  # has opened: not counted, and not in danger
+        began = time.monotonic()
+        crowd = [WireClient(node) for _ in range(20)]
+        for client in crowd:
+            client.send(PROTOCOL_HEADER)
+            client.expect(Connection.Start)
+        refused = WireClient(node)
+        took_s = time.monotonic() - began
     assert refused.expect_end() == b"", "one too many, and all are fresh"
 
     def gets_in() -> bool:

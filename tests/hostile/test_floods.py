@@ -21,7 +21,7 @@ MILLION = 1_000_000
 
 def test_row_9_opening_and_closing_channels_for_ever_leaves_nothing(small_victim: Node) -> None:
     """Row 9: 40 rounds of 2,047 channels, each with a confirm and a consumer-less get, opened and closed; memory stays flat."""
-    client = WireClient.opened(small_victim, timeout_s=30)
+    client = WireClient.opened(small_victim)
     opens = b"".join(method_bytes(channel_id, Channel.Open()) for channel_id in range(1, 2048))
     closes = b"".join(method_bytes(channel_id, Channel.Close(200, "", 0, 0)) for channel_id in range(1, 2048))
     sizes = []
@@ -112,18 +112,17 @@ def test_row_10_a_million_unacked_messages_are_bounded_and_go_back_without_holdi
             eventually(lambda: hoarder.ready() == MILLION, 30, "all requeued")
             used_s = cpu_s(small_victim) - used_s
             print(f"{way}: worst round trip {bystander.worst_s * 1000:.0f} ms, {used_s * 1000:.0f} ms of CPU")
-            # On a busy machine the processor may be elsewhere; what the worker did not compute, it did not hold anybody up with.
             assert min(bystander.worst_s, used_s) < 0.1, way
         client.close()
 
 
 def flood_unread(client: WireClient, request: bytes, most: int) -> int:
-    """Send the request again and again without reading, until the broker stops reading for a second or `most` bytes are sent."""
+    """Send the request again and again without reading, until the broker stops reading for three seconds or `most` bytes are sent."""
     batch = request * max(1, 65536 // len(request))
     client.socket.setblocking(False)
     sent = 0
     while sent < most:
-        if not select.select([], [client.socket], [], 1.0)[1]:
+        if not select.select([], [client.socket], [], 3.0)[1]:
             break
         with contextlib.suppress(BlockingIOError):
             sent += client.socket.send(batch)
@@ -143,7 +142,7 @@ UNREAD = {
 @pytest.mark.parametrize("kind", UNREAD)
 def test_row_10_who_asks_and_does_not_read_is_not_read(small_victim: Node, kind: str) -> None:
     """Row 10 and rabbitmq's own history of writers' mailboxes: answers that nobody reads are bounded, and come when they are read."""
-    client = WireClient.opened(small_victim, timeout_s=30)
+    client = WireClient.opened(small_victim)
     client.socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 65536)
     client.open_channel()
     client.send_method(1, Queue.Declare(queue="unread", exclusive=True))

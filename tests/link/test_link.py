@@ -38,7 +38,7 @@ HELLO_BYTES = control(HELLO, VERSION, "router", 0, 77)
 def raw_end(poller: Poller, journal: Journal) -> tuple[RecordingLink, socket.socket]:
     """A link whose peer is a bare socket."""
     one, other = socket_pair()
-    other.settimeout(10)
+    other.settimeout(30)
     return RecordingLink(poller, one, WORKER, journal), other
 
 

@@ -54,7 +54,7 @@ def test_a_dead_holder_is_waited_for(folder: Path) -> None:
     holder.stdin.close()  # it ends by itself now
     with StoppedNode(folder) as node:
         assert node.data_dir == folder
-    holder.wait(10)
+    holder.wait(30)
     holder.stdout.close()
 
 

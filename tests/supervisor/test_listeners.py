@@ -27,8 +27,8 @@ def test_port_zero_is_a_free_one_on_which_ipv4_clients_are_heard(host: str) -> N
         assert not listener.get_inheritable()
         port = local_port(listener)
         assert port > 0
-        with socket.create_connection(("127.0.0.1", port), timeout=5):
-            listener.settimeout(5)
+        with socket.create_connection(("127.0.0.1", port), timeout=30):
+            listener.settimeout(30)
             with listener.accept()[0] as accepted:
                 # Without it an answer waits 40 ms behind the one before: measured over the differential test.
                 assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
@@ -36,7 +36,7 @@ def test_port_zero_is_a_free_one_on_which_ipv4_clients_are_heard(host: str) -> N
 
 @pytest.mark.skipif(not has_ipv6(), reason="this machine has no IPv6")
 def test_every_address_includes_ipv6() -> None:
-    with tcp_listener("::", 0, 16, "--port") as listener, socket.create_connection(("::1", local_port(listener)), timeout=5):
+    with tcp_listener("::", 0, 16, "--port") as listener, socket.create_connection(("::1", local_port(listener)), timeout=30):
         pass
 
 
@@ -56,8 +56,8 @@ def test_every_address_without_ipv6_is_every_ipv4_address(monkeypatch: pytest.Mo
 def test_port_of_a_connection_in_time_wait_can_be_had_again() -> None:
     with tcp_listener("127.0.0.1", 0, 16, "--port") as listener:
         port = local_port(listener)
-        client = socket.create_connection(("127.0.0.1", port), timeout=5)
-        listener.settimeout(5)
+        client = socket.create_connection(("127.0.0.1", port), timeout=30)
+        listener.settimeout(30)
         server = listener.accept()[0]
         server.close()  # the side that closes first keeps the port in TIME_WAIT
         assert client.recv(1) == b""

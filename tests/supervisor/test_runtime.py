@@ -61,7 +61,7 @@ def test_lock_of_a_dead_holder_is_waited_for(tmp_path: Path) -> None:
         text=True,
     )
     orphan.stdin.close()
-    assert waiting.communicate(timeout=20)[0] == "locked\n"
+    assert waiting.communicate(timeout=60)[0] == "locked\n"
     orphan.stdout.close()
 
 

@@ -41,7 +41,7 @@ def test_ready_line_and_node_file_tell_where_the_node_is_and_go_with_it(make_nod
     assert json.loads((node.data_dir / "node.json").read_text()) == facts
     assert (node.data_dir / "node.json").stat().st_mode & 0o777 == 0o600
     for port in (facts["amqp_port"], facts["http_port"]):
-        socket.create_connection(("127.0.0.1", port), timeout=5).close()
+        socket.create_connection(("127.0.0.1", port), timeout=30).close()
     runtime_dir = Path(facts["runtime_dir"])
     assert runtime_dir.stat().st_mode & 0o777 == 0o700
     assert node.stop() == OK
@@ -167,7 +167,7 @@ def test_orphans_of_a_killed_supervisor_are_waited_for(make_node: MakeNode) -> N
 def test_second_broker_on_the_same_data_folder_is_refused(make_node: MakeNode) -> None:
     node = make_node()
     facts = node.ready()
-    second = make_node(runtime_dir="/tmp/leveret-test-second")
+    second = make_node(runtime_dir=f"/tmp/leveret-test-second-{os.getpid()}")
     assert second.wait() == UNAVAILABLE
     refusal = next(line for line in second.rest_of_log() if line.startswith("refused: "))
     assert str(node.data_dir) in refusal
@@ -288,7 +288,7 @@ def test_service_manager_hears_ready_and_stopping(make_node: MakeNode, tmp_path:
     address = f"@leveret-test-notify-{os.getpid()}"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as manager:
         manager.bind("\0" + address[1:])
-        manager.settimeout(20)
+        manager.settimeout(30)
         node = make_node(environment={"NOTIFY_SOCKET": address})
         assert manager.recv(4096) == b"STATUS=starting"
         ready = manager.recv(4096).decode().split("\n")
@@ -300,6 +300,6 @@ def test_service_manager_hears_ready_and_stopping(make_node: MakeNode, tmp_path:
 
 
 def test_child_started_by_hand_says_so() -> None:
-    done = subprocess.run([sys.executable, str(STAND_IN), "worker", "0"], capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run([sys.executable, str(STAND_IN), "worker", "0"], capture_output=True, text=True, timeout=60, check=False)
     assert done.returncode == USAGE
     assert done.stderr == "leveret: leveret.worker is started by `leveret start`, not by hand\n"

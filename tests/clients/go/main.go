@@ -17,7 +17,7 @@ import (
 	amqp "github.com/rabbitmq/amqp091-go"
 )
 
-const within = 10 * time.Second // for anything that must happen; nothing waits this long when all is well
+const within = 30 * time.Second // for anything that must happen; nothing waits this long when all is well
 
 var features = map[string]func(*check){}
 

@@ -193,7 +193,7 @@ feature("calls by direct replies", async () => {
   });
   const client = await session.rpcClient();
   for (const [question, answer] of [["one", "ONE"], ["two", "TWO"]]) {
-    equal("the answer", (await client.call(queue, question, { timeout: 5000 })).bodyString(), answer);
+    equal("the answer", (await client.call(queue, question, { timeout: 30_000 })).bodyString(), answer);
   }
   await client.close();
   await session.stop();

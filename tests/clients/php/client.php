@@ -15,7 +15,7 @@ use PhpAmqpLib\Exception\AMQPProtocolChannelException;
 use PhpAmqpLib\Message\AMQPMessage;
 use PhpAmqpLib\Wire\AMQPTable;
 
-const WITHIN_S = 10; // for anything that must happen; nothing waits this long when all is well
+const WITHIN_S = 30; // for anything that must happen; nothing waits this long when all is well
 
 $features = [];
 $held = 0;

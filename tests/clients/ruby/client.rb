@@ -5,7 +5,7 @@
 require "bunny"
 require "timeout"
 
-WITHIN_S = 10 # for anything that must happen; nothing waits this long when all is well
+WITHIN_S = 30 # for anything that must happen; nothing waits this long when all is well
 
 $features = {}
 $held = 0
