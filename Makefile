@@ -6,6 +6,7 @@ RUN_ARGS    ?=
 BENCH_ARGS  ?=
 FUZZ_S      ?= 60
 CHURN_S     ?= 300
+GUARD_ARGS  ?=
 SCRIPTS     ?= 3000
 SEED        ?= 1000000
 ROUNDS      ?= 1000
@@ -20,7 +21,7 @@ PACKAGES := $(shell find $(FOLDERS) -name __pycache__ -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
 LOCK     := flock .make.lock
 
-.PHONY: run build test lint format docs bench churn differential crash fuzz wheel-smoke clean
+.PHONY: run build test lint format docs bench guard guard-baseline churn differential crash fuzz wheel-smoke clean
 
 run: build
 	$(BIN)/leveret start $(RUN_ARGS)
@@ -59,6 +60,13 @@ docs: $(VENV)/.installed
 
 bench: build $(VENV)/.installed-dev
 	$(BIN)/python -m bench $(BENCH_ARGS)
+
+# Instructions of the hot path against bench/baseline.toml. GUARD_ARGS='channel_ack_16 --profile /tmp/x' shows where they go.
+guard: build $(VENV)/.installed-dev
+	$(BIN)/python -m bench.guard $(GUARD_ARGS)
+
+guard-baseline: build $(VENV)/.installed-dev
+	$(BIN)/python -m bench.guard --renew $(GUARD_ARGS)
 
 # Mixed sizes at constant depth, for CHURN_S seconds: files against what is live. An hour: CHURN_S=3600.
 churn: build $(VENV)/.installed-dev
