@@ -24,7 +24,7 @@ import tempfile
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 import lmdb
 from leveret.codec.frames import encode_content, encode_method_frame
@@ -38,9 +38,13 @@ from leveret.storage.local_log import LocalLog
 from bench import codec, codec_loops, queue_loops, queues, routing, segment_loops, segments
 from bench.link_loops import LoadLink
 from bench.mark import mark
-from bench.one_process import CHANNEL, FRAME_MAX, Client, OneProcessNode
+
+if TYPE_CHECKING:
+    from bench.one_process import Client, OneProcessNode
 
 MARK: Final = "__pyx_pw_5bench_4mark_*mark"  # as Cython names `bench.mark.mark` for the linker
+FRAME_MAX: Final = codec.FRAME_MAX
+CHANNEL: Final = 1  # of each client of the node
 MAP_BYTES: Final = 1 << 28
 
 Run = Callable[[], object]
@@ -413,6 +417,8 @@ _node: OneProcessNode | None = None
 def node() -> OneProcessNode:
     """The node of all the channel's benches, made when the first of them needs it: a start takes longer than a bench."""
     global _node
+    from bench.one_process import OneProcessNode  # half of all imports, which the other benches do without
+
     if _node is None:
         _node = OneProcessNode(2)
     return _node

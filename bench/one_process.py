@@ -37,7 +37,7 @@ from leveret.supervisor.child import Child
 from leveret.worker.worker import Worker
 
 FRAME_MAX = 131072
-CHANNEL = 1
+CHANNEL = 1  # of each client
 SOCKET_BUFFER_BYTES = 1 << 20
 STEP_TIMEOUT_S = 60.0  # of the set-up, which runs some fifty times slower while instructions are counted
 
