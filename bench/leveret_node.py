@@ -17,7 +17,8 @@ from typing import Any
 
 from leveret import __version__
 
-from bench.node import end, spare_port, wait_ready
+from bench.node import end, wait_ready
+from bench.ports import spare_port
 
 _READY_S = 20.0
 _STOP_S = 20.0

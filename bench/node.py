@@ -42,14 +42,6 @@ class NodeFailed(Exception):
     """A broker did not start, or ended by itself; the text says which and shows the end of its log."""
 
 
-def spare_port() -> int:
-    """A TCP port of the loopback address that nobody uses at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def answers_handshake(port: int, timeout_s: float = 1.0) -> bool:
     """Whether `connection.start` comes back from `port`."""
     try:

@@ -13,7 +13,8 @@ import tempfile
 import time
 from pathlib import Path
 
-from bench.node import NodeFailed, end, spare_port, wait_ready
+from bench.node import NodeFailed, end, wait_ready
+from bench.ports import spare_port
 
 PROGRAMS = Path("/usr/lib/rabbitmq/bin")
 _READY_S = 90.0

@@ -11,7 +11,6 @@ import contextlib
 import functools
 import json
 import os
-import random
 import select
 import shutil
 import signal
@@ -29,6 +28,7 @@ import httpx
 import pika
 import psutil
 
+from bench.ports import spare_port
 from tests.deadline import eventually
 
 START_WITHIN_S = 60.0  # for a loaded two-core machine with several nodes starting at once; the goal itself has its own test
@@ -108,7 +108,7 @@ class Node(Broker):
     """
 
     def __init__(self, data_dir: Path, *, workers: int, config: dict[str, Any] | None = None) -> None:
-        super().__init__("127.0.0.1", *steady_ports(2))
+        super().__init__("127.0.0.1", spare_port(), spare_port())
         self.data_dir = data_dir
         self.worker_count = workers
         self.config = config or {}
@@ -229,22 +229,6 @@ class Node(Broker):
         state = json.loads((self.data_dir / "node.json").read_text())
         self.port = int(state["amqp_port"])
         self.http_port = int(state["http_port"])
-
-
-def steady_ports(count: int) -> list[int]:
-    """Free TCP ports of 127.0.0.1 that the system gives to no client: a node that is down for a moment finds them free again."""
-    least = int(Path("/proc/sys/net/ipv4/ip_local_port_range").read_text().split()[0])
-    with contextlib.ExitStack() as probes:  # each is held until all are found: they differ
-        ports: list[int] = []
-        for _ in range(1000):
-            if len(ports) == count:
-                return ports
-            port = random.SystemRandom().randrange(10_000, least)
-            probe = probes.enter_context(socket.socket())
-            with contextlib.suppress(OSError):
-                probe.bind(("127.0.0.1", port))
-                ports.append(port)
-    raise AssertionError(f"no {count} free ports below {least}")
 
 
 class ReadySocket:
