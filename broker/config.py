@@ -309,6 +309,12 @@ class Settings:
         "Where a new queue lives: on the worker of the client that declares it (fewest hops), or on the worker with the fewest queues.",
         "client-local",
     )
+    connection_handover: str = _option(
+        Choice(("auto", "off", "always")),
+        "Whether a client's connection moves to the worker that has the queues it uses, unnoticed: where that saves work, never, or "
+        "whenever it can (for trying it out).",
+        "auto",
+    )
     durability: str = _option(
         Choice(tuple(DURABILITIES)),
         'When a persistent message is confirmed: "disk", once it is on the disk; "os", once the operating system has it, which survives '

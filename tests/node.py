@@ -34,6 +34,8 @@ from tests.deadline import eventually
 START_WITHIN_S = 60.0  # for a loaded two-core machine with several nodes starting at once; the goal itself has its own test
 STOP_WITHIN_S = 60.0
 KILL_WITHIN_S = 30.0
+# A test's clients stay where the test has put them. "always" runs the suite with connections that move at every opportunity.
+HANDOVER = os.environ.get("LEVERET_TEST_HANDOVER", "off")
 
 
 @dataclass
@@ -121,8 +123,9 @@ class Node(Broker):
         assert self.process is None, "started twice"
         self.data_dir.mkdir(parents=True, exist_ok=True)
         config_path = self.data_dir.with_name(self.data_dir.name + ".toml")
-        # A worker that is killed because a busy machine let it wait would make a stop a crash.
-        config = {"host": self.host, "http_host": self.host, "disk_free_limit_bytes": 0, "shutdown_timeout_s": 30} | self.config
+        config: dict[str, Any] = {"host": self.host, "http_host": self.host, "disk_free_limit_bytes": 0, "connection_handover": HANDOVER}
+        config["shutdown_timeout_s"] = 30  # a worker that is killed because a busy machine let it wait would make a stop a crash
+        config |= self.config
         config_path.write_text("".join(f"{name} = {json.dumps(value)}\n" for name, value in config.items()))
         command = [sys.executable, "-m", "leveret", "start", "--config", str(config_path)]
         command += ["--data-dir", str(self.data_dir), "--workers", str(self.worker_count)]

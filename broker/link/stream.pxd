@@ -38,6 +38,7 @@ cdef class Stream:
     cdef int resume(self, uint32_t reason) except -1
     cpdef int close_after_flush(self) except -1
     cpdef int close(self, str reason) except -1
+    cdef int let_go(self) except -1
     # What a subclass fills in.
     cdef Py_ssize_t on_bytes(self, const uint8_t* data, size_t size) except -1
     cdef int on_congested(self) except -1

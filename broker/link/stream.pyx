@@ -269,6 +269,18 @@ cdef class Stream:
         self.paused |= PAUSED_CLOSING
         return self.on_closed(reason)
 
+    cdef int let_go(self) except -1:
+        """Forget the socket without ending it: another process has a descriptor of it too, and serves it from now on."""
+        if self.fd < 0:
+            return 0
+        self.poller.remove(self)
+        c_close(self.fd)
+        self.fd = -1
+        buffer_free(&self.out)
+        buffer_free(&self.rest)
+        self.paused |= PAUSED_CLOSING
+        return 0
+
     # --- for subclasses to fill in
 
     cdef Py_ssize_t on_bytes(self, const uint8_t* data, size_t size) except -1:

@@ -17,6 +17,7 @@ from leveret.management.history import Counters, History
 from leveret.management.problem import Problem, not_found
 
 RESOURCES = ("memory", "disk")
+MOVING = ("connections", "channels")  # what may go from worker to worker
 OCTETS = ("recv_oct", "send_oct")
 CHURN = {
     "connections_opened": "connection_created",
@@ -61,9 +62,17 @@ class Survey:
         return [item for item in items if item["vhost"] == vhost]
 
     def from_workers(self, kind: str) -> Iterator[tuple[int, Answer]]:
-        """`connections`, `channels`, `consumers` or `queues` of every worker that answered, each with its worker's index."""
+        """`connections`, `channels`, `consumers` or `queues` of every worker that answered, each with its worker's index.
+
+        A connection that moves from one worker to another while both are asked may be told by both. It is one all the same.
+        """
+        seen: set[str] = set()
         for index, answer in self.answers.workers.items():
             for item in answer.get(kind, ()) if answer else ():
+                if kind in MOVING:
+                    if item["name"] in seen:
+                        continue
+                    seen.add(item["name"])
                 yield index, item
 
     def worker_answered(self, index: int) -> bool:

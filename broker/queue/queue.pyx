@@ -17,6 +17,7 @@ Between calls holds: with messages ready, nobody in the rotation can take one, o
 
 from libc.stdint cimport UINT64_MAX, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort
+from libc.string cimport memset
 
 from leveret.queue.backlog cimport push
 from leveret.queue.consumer cimport Consumer
@@ -414,6 +415,29 @@ cdef class Queue(RuledBacklog):
         if count and not self.unfinished:
             self.pump()
         return count
+
+    def replace_consumer(self, Consumer old not None, Consumer new not None) -> None:
+        """`new` takes the place of `old`, with its turn among the others of its age and all that it holds, under the same numbers.
+
+        For a client that is reached in another way from now on. `old` is forgotten. Deliveries go on when `new` is activated.
+        """
+        cdef Consumer each
+        assert old.queue is self and new.queue is None and new.ledger.live == 0
+        rotation_leave(&self.rotation, &old.turn)
+        ledger_free(&new.ledger)
+        new.ledger = old.ledger
+        memset(&old.ledger, 0, sizeof(Ledger))
+        new.unacked_bytes = old.unacked_bytes
+        new.next_delivery_no = old.next_delivery_no
+        new.consuming = old.consuming
+        new.cancelled = old.cancelled
+        new.queue = self
+        if self.exclusive_consumer is old:
+            self.exclusive_consumer = new
+        self.attached = {new if each is old else each: None for each in self.attached}
+        old.queue = None
+        old.active = old.consuming = False
+        old.unacked_bytes = 0
 
     @property
     def consumers(self) -> list[Consumer]:

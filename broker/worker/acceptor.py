@@ -4,14 +4,20 @@ All workers share the supervisor's listening sockets, and whichever wakes first 
 socket is passed on to it (SCM_RIGHTS over a datagram socket) before a byte of it is read, so that two busy connections do not share a
 worker while another idles. Each worker tells the others how many it has: at once when that changes, and again after 5 ms if it goes on
 changing. What is passed on is counted at once, and stays counted until the other says that it has come: its own number may be older than
-what is on the way. When the line to that
-worker is full for a moment, as in a burst, the socket waits here, and the others in the listener's backlog, for 20 ms at most.
+what is on the way. When the line to that worker is full for a moment, as in a burst, the socket waits here, and the others in the
+listener's backlog, for 20 ms at most.
+
+The same line takes the sockets of connections that move later (`leveret.worker.handover`), each under a token: who asks for it by that
+token gets it.
+
+A datagram: 1 byte, the sender's index; of a socket that moves, 8 bytes more, its token (little-endian). One descriptor goes with it.
 """
 
 from __future__ import annotations
 
 import errno
 import logging
+import os
 import socket
 import struct
 import sys
@@ -30,11 +36,15 @@ LINE_FULL_TRIES = 20  # then we serve the client ourselves: that worker may be s
 OUT_OF_FILES_PAUSE_S = 0.2
 LOAD_PAUSE_S = 0.005  # between two notices of our load: each costs another process a wake-up, as much as a tenth of a handshake
 _INT_BYTES = struct.calcsize("i")  # of a descriptor in a control message
+TOKEN_BYTES = 8
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
 
 
 class Acceptor:
-    """`loads`: connections of each worker as last heard, and on the way to it; ours is counted by the worker itself."""
+    """`loads`: connections of each worker as last heard, and on the way to it; ours is counted by the worker itself.
+
+    `busy`: how much of a core each worker uses, in per cent, as last heard; `busy_percent`: ours.
+    """
 
     def __init__(self, worker: Worker, worker_count: int) -> None:
         self._worker = worker
@@ -42,6 +52,9 @@ class Acceptor:
         self._runtime_dir = worker.child.runtime_dir
         self._lines = [str(self._handoff_path(index)) for index in range(worker_count)]
         self.loads = [0] * worker_count
+        self.busy = [0] * worker_count
+        self.busy_percent = 0
+        self._travellers: dict[tuple[int, int], int] = {}  # (worker, token) -> descriptor, not asked for yet
         self._sent = [0] * worker_count  # passed on to each worker, since the link to it opened
         self._taken = [0] * worker_count  # taken over from each worker, since then
         self._load_called = False
@@ -74,6 +87,8 @@ class Acceptor:
         if self._handoffs.fileno() >= 0:
             self._loop.remove_reader(self._handoffs.fileno())
             self._handoffs.close()
+        for index in range(len(self.loads)):
+            self.forget_travellers(index)
 
     def _on_listener(self) -> None:
         listener = self._listener
@@ -161,22 +176,58 @@ class Acceptor:
 
     def _on_handoff(self) -> None:
         for _ in range(ACCEPTS_PER_TURN):
-            try:
-                sender, descriptors, _flags, _address = socket.recv_fds(self._handoffs, 1, 1)
-            except BlockingIOError:
+            if not self._receive():
                 return
-            except OSError as error:
-                log.error("cannot take a connection over: %s", error.strerror)
-                return
-            self._taken[sender[0]] += 1
-            for descriptor in descriptors:
+
+    def _receive(self) -> bool:
+        """Take one socket off the line; False when there is none."""
+        if self._handoffs.fileno() < 0:
+            return False
+        try:
+            about, descriptors, _flags, _address = socket.recv_fds(self._handoffs, 1 + TOKEN_BYTES, 1)
+        except BlockingIOError:
+            return False
+        except OSError as error:
+            log.error("cannot take a connection over: %s", error.strerror)
+            return False
+        sender, token = about[0], about[1:]
+        if not token:
+            self._taken[sender] += 1
+        for descriptor in descriptors:
+            if token:
+                self._travellers[sender, int.from_bytes(token, "little")] = descriptor
+            else:
                 self._worker.accept(self._socket(descriptor))
+        return True
 
     def _socket(self, descriptor: int) -> socket.socket:
         """A socket that another worker has accepted. The listener is the same for all, so nobody need ask the kernel what it is."""
         if self._listener is None:
             return socket.socket(fileno=descriptor)
         return socket.socket(self._listener.family, self._listener.type, self._listener.proto, descriptor)
+
+    # --- connections that move
+
+    def send_traveller(self, descriptor: int, index: int, token: int) -> bool:
+        """Send a copy of the descriptor to a worker, which will `claim` it. False: it is down, or its line is full."""
+        try:
+            self._send(descriptor, index, bytes([self._worker.index]) + token.to_bytes(TOKEN_BYTES, "little"))
+        except OSError:
+            return False
+        return True
+
+    def claim(self, sender: int, token: int) -> int | None:
+        """The descriptor that worker `sender` has sent under that token, which is the caller's now; None if there is none."""
+        while (sender, token) not in self._travellers and self._receive():
+            pass
+        return self._travellers.pop((sender, token), None)
+
+    def forget_travellers(self, sender: int) -> None:
+        """That worker has died: nobody asks for what it has sent and not announced."""
+        while self._receive():
+            pass
+        for key in [key for key in self._travellers if key[0] == sender]:
+            os.close(self._travellers.pop(key))
 
     def linked(self, index: int) -> dict[str, int]:
         """The link to a worker is open: count anew, as it does. Answers what to tell it."""
@@ -185,10 +236,11 @@ class Acceptor:
 
     def told(self, index: int, load: dict[str, int]) -> None:
         """What a worker tells of its load."""
+        self.busy[index] = load["busy"]
         self.loads[index] = load["connections"] + max(0, self._sent[index] - load["taken"])
 
     def _load(self, index: int) -> dict[str, int]:
-        return {"connections": len(self._worker.connections), "taken": self._taken[index]}
+        return {"connections": len(self._worker.connections), "taken": self._taken[index], "busy": self.busy_percent}
 
     def load_changed(self) -> None:
         """A connection came or went: tell the others at the end of the turn, or when enough time has passed since we told them last."""

@@ -77,7 +77,7 @@ from leveret.queue.message cimport (
 from leveret.queue.queue cimport PUBLISH_REFUSED, PUBLISH_STORED, SETTLE_ACK, SETTLE_DISCARD, SETTLE_REDELIVER, SETTLE_REQUEUE
 from leveret.queue.ring cimport ENTRY_REDELIVERED, Entry
 from leveret.worker.confirms cimport AWAITS_VERDICT, IMMEDIATE, REFUSED, ROUTED, TAKEN, Confirms, Publish
-from leveret.worker.connection cimport PAUSED_FLOW, Connection
+from leveret.worker.connection cimport PAUSED_FLOW, PAUSED_HANDOVER, PAUSED_METHOD, Connection, count_far
 from leveret.worker.directory cimport ExchangeEntry, QueueEntry
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.state cimport ShardQueue
@@ -194,6 +194,7 @@ cdef class Channel(Publisher):
         if subscription.owner is not None:
             subscription.spent += credit_cost(message)
             subscription.give_credit()
+            count_far(connection, subscription.owner.index, message.body_size)
         return 0
 
     def park(self, Subscription subscription, uint64_t message, uint64_t delivery_no, bint redelivered):
@@ -304,6 +305,7 @@ cdef class Channel(Publisher):
             raise MemoryError
         try:
             self.write_get_ok(getter, message, delivery_no, redelivered, message_count)
+            count_far(self.connection, getter.owner.index, message.body_size)
         finally:
             message_release(message)
 
@@ -748,7 +750,7 @@ cdef class Channel(Publisher):
             "messages_unconfirmed": self.unconfirmed_count,
             "messages_uncommitted": self.transaction.count if self.transaction is not None else 0,
             "acks_uncommitted": self.transaction.acks if self.transaction is not None else 0,
-            "state": "closing" if self.closing else "flow" if connection.paused & ~2 else "running",
+            "state": "closing" if self.closing else "flow" if connection.paused & ~(PAUSED_METHOD | PAUSED_HANDOVER) else "running",
             "message_stats": {
                 "publish": self.published,
                 "confirm": self.confirmed,

@@ -18,6 +18,7 @@ cdef enum:
     PAUSED_ALARM = 16           # an alarm is on
     PAUSED_UNREAD = 64          # the client does not read what it is answered
     PAUSED_FLOW = 32            # it publishes faster than a queue's consumers consume, and has used up this moment's share
+    PAUSED_HANDOVER = 128       # it is being handed over to another worker
 
 
 cdef class Connection(Stream):
@@ -52,6 +53,22 @@ cdef class Connection(Stream):
     cdef object task                    # the cold method under way
     cdef readonly uint64_t connected_at_ms  # wall clock
 
+    # What it has to do with the queues of other workers, counted for `leveret.worker.handover`: messages published straight into them or
+    # delivered from them, one worker after the other.
+    cdef int far_worker                 # whose queues the latest ones were of; -1: none yet
+    cdef uint32_t far_messages          # of that worker's alone, one after the other
+    cdef public uint32_t far_limit      # as many of these are worth a look; 1: every one, and whatever that gains
+    cdef uint64_t far_bytes             # of their bodies
+    cdef uint64_t far_reads             # `received_count` and `sent_count` when the counting of these began
+    cdef uint64_t far_writes
+    cdef uint64_t far_total             # of all workers, over its life here, up to the last look
+    cdef readonly uint64_t far_workers  # bit i: had to do with a queue of worker i since it came here
+    cdef public uint64_t stays_until_ms     # no question of a hand-over before
+    cdef public uint64_t far_at_look    # what `far_and_all` said at the last look
+    cdef public uint64_t all_at_look
+    cdef public int moves               # hand-overs so far
+    cdef public bint travelling         # its socket and its state are on the way to another worker, and nothing is written here
+
     cdef Channel channel_at(self, uint16_t id)
     cdef int on_frame(self, Frame* frame) except -1
     cdef int on_method(self, Channel channel, Frame* frame) except -1
@@ -62,6 +79,17 @@ cdef class Connection(Stream):
     cdef int carry_on(self, Channel channel, object method, object result) except -1
     cdef int answered(self, size_t size) except -1
     cdef int send_method(self, uint16_t channel_id, Method method) except -1
+    cdef Channel place_channel(self, uint16_t id)
+    cdef int weigh_far(self, int worker) except -1
     cdef int published_on(self) except -1
     cdef int slow_down(self) except -1
     cdef bint flow_tick(self) except -1
+
+
+cdef inline int count_far(Connection connection, int worker, uint32_t body_size) except -1:
+    """A message goes straight into, or comes from, a queue of another worker."""
+    connection.far_messages += 1
+    connection.far_bytes += body_size
+    if connection.far_messages >= connection.far_limit or worker != connection.far_worker:
+        return connection.weigh_far(worker)
+    return 0

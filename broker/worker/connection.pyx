@@ -82,6 +82,11 @@ cdef enum:
     PROTOCOL_HEADER_SIZE = 8
     CLOSE_OK_SIZE = 12
     CHANNELS_FIRST = 2
+    # See `weigh_far`.
+    FAR_FIRST = 64
+    FAR_LAST = 65536
+    FAR_PER_TURN_MAX = 8
+    FAR_BODY_LARGE = 16 * 1024
     ANSWERS_UNREAD_MAX = 4 * 1024 * 1024    # 200,000 confirms; one that publishes first and reads later has as many in its socket
 
 QUEUES_GONE_S = 1.0                 # how long connection.close waits for the router, which may be starting anew
@@ -124,6 +129,8 @@ cdef class Connection(Stream):
         self.user = ""
         self.frame_max = FRAME_MAX_BEFORE_TUNE
         self.channel_max = 0
+        self.far_worker = -1
+        self.far_limit = FAR_FIRST
         self.connected_at_ms = time.time_ns() // 1_000_000
         super().__init__(poller, sock)
 
@@ -309,15 +316,21 @@ cdef class Connection(Stream):
             self.resume(PAUSED_METHOD)
 
     def open_channel(self, uint16_t id):
-        cdef Channel channel
-        cdef size_t size
-        cdef void** grown
         if self.channel_max and <uint32_t>self.channel_count >= self.channel_max:
             raise NotAllowed(
                 f"number of channels opened ({self.channel_count}) has reached the negotiated channel_max ({self.channel_max})")
         if self.channel_max and id > self.channel_max:
             # The protocol's rule, and what bounds our table: RabbitMQ lets the number be any, as long as there are not too many.
             raise NotAllowed(f"channel {id} is higher than the negotiated channel_max ({self.channel_max})")
+        self.place_channel(id)
+        self.send_method(id, ChannelOpenOk())
+        return 0
+
+    cdef Channel place_channel(self, uint16_t id):
+        """A new channel under that id, which is free."""
+        cdef Channel channel
+        cdef size_t size
+        cdef void** grown
         if id >= self.channels_size:
             size = max(<size_t>id + 1, self.channels_size * 2, CHANNELS_FIRST)
             grown = <void**>realloc(self.channels, size * sizeof(void*))
@@ -330,8 +343,7 @@ cdef class Connection(Stream):
         Py_INCREF(channel)
         self.channels[id] = <void*>channel
         self.channel_count += 1
-        self.send_method(id, ChannelOpenOk())
-        return 0
+        return channel
 
     cdef Channel channel_at(self, uint16_t id):
         if id < self.channels_size and self.channels[id] != NULL:
@@ -382,7 +394,7 @@ cdef class Connection(Stream):
         """Send connection.close and wait for the answer, for three seconds at most."""
         if self.parted:
             self.close("closed by the client")
-        if self.closed or self.fd < 0:
+        if self.closed or self.fd < 0 or self.travelling:
             return
         log.warning("connection error on %s, user '%s': %s", self.name, self.user, error.reply_text)
         if not self.session.hears_close(self, error):
@@ -525,7 +537,7 @@ cdef class Connection(Stream):
 
     def alarm_changed(self):
         """An alarm came or went."""
-        if not self.publisher or self.closed:
+        if not self.publisher or self.closed or self.travelling:
             return
         if self.state.blocked and not self.paused & PAUSED_ALARM:
             self.pause(PAUSED_ALARM)
@@ -549,6 +561,64 @@ cdef class Connection(Stream):
     def is_held_up(self):
         """Not read, or less, because something that it publishes to is behind."""
         return self.flowing or self.paused & (PAUSED_LINK | PAUSED_THROTTLE) != 0
+
+    # --- hand-over to another worker
+
+    cdef int weigh_far(self, int worker) except -1:
+        """Enough messages for a look, or the first of another worker's: is that worker's the better place for this connection?
+
+        A client that sends or takes a message at a time pays a wake-up of two processes for each, and large bodies are copied once more
+        than need be; both end where the queue is. Batches of small messages cost next to nothing on the way, and are better off with two
+        processes that share the work; they are looked at ever more rarely.
+        """
+        cdef uint64_t turns, messages
+        if worker != self.far_worker:
+            # The one that is counted already is this worker's.
+            self.far_total += self.far_messages - 1
+            self.far_worker = worker
+            self.far_workers |= <uint64_t>1 << worker
+            self.far_messages = 1
+            self.far_bytes = 0
+            self.far_reads = self.received_count
+            self.far_writes = self.sent_count
+            if FAR_FIRST <= self.far_limit <= FAR_LAST:
+                self.far_limit = FAR_FIRST
+            if self.far_limit > 1:
+                return 0
+        messages = self.far_messages
+        turns = 1 + max(self.received_count - self.far_reads, self.sent_count - self.far_writes)
+        self.far_total += messages
+        if self.far_limit == 1 or messages <= turns * FAR_PER_TURN_MAX or self.far_bytes >= messages * FAR_BODY_LARGE:
+            # What its consumers are sent while it stands still does not ask again.
+            if self.poller.now_ms >= self.stays_until_ms and not self.paused & PAUSED_HANDOVER:
+                self.worker.handover.consider(self, worker)
+        elif self.far_limit < FAR_LAST:
+            self.far_limit *= 2
+        self.far_messages = 0
+        self.far_bytes = 0
+        self.far_reads = self.received_count
+        self.far_writes = self.sent_count
+        return 0
+
+    def far_and_all(self):
+        """Messages from and to other workers' queues so far, and all messages of its channels."""
+        cdef uint64_t count = 0
+        cdef Channel channel
+        for channel in self.all_channels():
+            count += channel.published + channel.delivered + channel.delivered_no_ack + channel.got + channel.got_no_ack
+        return self.far_total, count
+
+    def stand_still(self):
+        """Read nothing until `go_on`."""
+        self.pause(PAUSED_HANDOVER)
+
+    def go_on(self):
+        """It stays: read again."""
+        self.travelling = False
+        self.resume(PAUSED_HANDOVER)
+        self.alarm_changed()
+
+    # --- back-pressure of queues
 
     cdef int slow_down(self) except -1:
         """What it publishes to is behind: for the next moments only so many publishes are read per tick."""

@@ -337,6 +337,7 @@ cdef class Publisher(Ending):
             publish_no = self.need_confirms().open(<uint64_t>1 << queue.worker, IMMEDIATE, message)
         elif tracked:
             publish_no = self.need_confirms().open(<uint64_t>1 << queue.worker, 0, NULL)
+        count_far(self.connection, queue.worker, message.body_size)
         return (<Neighbour>self.state.workers[queue.worker]).send_enqueue(
             self.connection, queue.id, self.ref, publish_no, ENQUEUE_WANTS_CONFIRM if publish_no else 0, message)
 
@@ -410,6 +411,7 @@ cdef class Publisher(Ending):
             publish_no = self.need_confirms().open(workers | here, REFUSED if refused else 0, NULL)
         if here:
             self.state.committer.wait_for(self.state.index, self.ref, publish_no)
+        self.connection.far_workers |= workers & ~here
         for worker, queue_ids in elsewhere.items():
             (<Neighbour>self.state.workers[worker]).send_enqueue_many(
                 self.connection, queue_ids, self.ref, publish_no, ENQUEUE_WANTS_CONFIRM if publish_no else 0, message)

@@ -165,6 +165,16 @@ class Session:
         elif connection.header_seen:
             log.info("closed connection %s in state %s: %s", self.name, self.stage, reason)
 
+    def resume(self, user: str, impersonator: bool, mechanism: str, heartbeat_s: int, client_properties: dict[str, Any]) -> None:
+        """The connection comes from another worker, where its client has opened it."""
+        self.user = user
+        self.user_bytes = user.encode()
+        self.impersonator = impersonator
+        self.mechanism = mechanism
+        self.heartbeat_s = heartbeat_s
+        self.client_properties = client_properties
+        self.stage = RUNNING
+
     # --- steps
 
     def begin(self, connection: Connection) -> None:

@@ -17,10 +17,12 @@ Requests from another worker, about a queue of ours (named by `queue_id`) or a c
     written         nothing                                 {} when all that it was sent before is on the disk
     get             queue_id, ref, handle, no_ack           [handle], or [handle, delivery number, redelivered, messages, wire]
     reply_name      ref, name                               whether a requester waits for direct replies under that name
+    barrier         nothing                                 {}: everything that it was sent before has been seen
+    take_over       token, luggage                          {}: the client's connection is its own now; or `refused`, why not
 
 Notices: `let_commit` by key; `detach`, `go_on` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`,
-how many connections a worker has. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management: requests
-`statistics`; `shards`, what each takes; `backup` of one `shard` into its place below `directory`.
+how many connections a worker has and how busy it is. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From
+management: requests `statistics`; `shards`, what each takes; `backup` of one `shard` into its place below `directory`.
 """
 
 from __future__ import annotations
@@ -46,6 +48,7 @@ from leveret.worker.acceptor import Acceptor
 from leveret.worker.connection import Connection
 from leveret.worker.dead_letters import DeadLetterSender
 from leveret.worker.directory import Directory, QueueEntry
+from leveret.worker.handover import Handover
 from leveret.worker.heartbeats import Heartbeats
 from leveret.worker.methods import Methods
 from leveret.worker.neighbour import Neighbour, WorkerLink
@@ -111,6 +114,7 @@ class Worker:
         self._server: LinkServer | None = None
         self._diallers = [self._dial("router")]
         self.acceptor = Acceptor(self, worker_count)
+        self.handover = Handover(self, child.settings.connection_handover)
         child.on_alarms = self.set_alarms
         self.set_alarms(child.alarms)
 
@@ -179,6 +183,7 @@ class Worker:
         if neighbour.kind == "router":
             self.state.router_lost()
             return
+        self.acceptor.forget_travellers(neighbour.index)
         self.state.worker_lost(neighbour.index, False)
         self.state.committer.release_all(neighbour.index)
         for consumer in [consumer for consumer in self.state.attached.values() if consumer.client is neighbour]:
@@ -341,11 +346,11 @@ class Worker:
                 if consumer.client.link is not None:
                     consumer.client.link.notify("consumer_cancelled", {"ref": consumer.ref})
             elif isinstance(consumer, LocalConsumer):
-                self._cancelled_by_server(consumer.subscription)
+                self.cancelled_by_server(consumer.subscription)
         if queue.sender is not None:
             queue.sender.close()
 
-    def _cancelled_by_server(self, subscription: Subscription) -> None:
+    def cancelled_by_server(self, subscription: Subscription) -> None:
         """Tell the client that its consumer is no more (RabbitMQ's consumer_cancel_notify), if it understands that."""
         channel = subscription.channel
         if subscription.getter or channel.consumers.get(subscription.tag) is not subscription:
@@ -426,6 +431,9 @@ class Worker:
     def _asked_get(self, link: Link, body: Any) -> Any:
         return owner.get(self, self._queue(body["queue_id"]), self._client(link), body)
 
+    def _asked_take_over(self, link: Link, body: Any) -> Any:
+        return self.handover.take(link, body)
+
     def _asked_reply_name(self, link: Link, body: Any) -> Any:
         return self.waits_for_replies(body["ref"], body["name"])
 
@@ -452,7 +460,8 @@ class Worker:
         subscription = self.state.subscriptions.get(body["ref"])
         if subscription is not None:
             subscription.handle = 0
-            self._cancelled_by_server(subscription)
+            if not subscription.channel.connection.travelling:  # else who has it then sees that the queue is gone
+                self.cancelled_by_server(subscription)
 
     def _client(self, link: Link) -> Neighbour:
         """The worker that asks on behalf of a client of its own."""
@@ -510,13 +519,13 @@ class Worker:
                 continue
             entry = self.directory.queues.get(subscription.queue_id)
             if entry is None:
-                self._cancelled_by_server(subscription)
+                self.cancelled_by_server(subscription)
                 continue
             try:
                 await self.methods.basic.attach_anew(channel, subscription, entry)
             except (AmqpError, LinkClosed) as error:
                 log.warning("could not attach a consumer of %s again: %s", entry, error)
-                self._cancelled_by_server(subscription)
+                self.cancelled_by_server(subscription)
 
     # --- connections
 
@@ -540,6 +549,7 @@ class Worker:
             session.name,
             owner=f"{self.child.run_id}/{self.index}.{self.child.hello.pid}.{self._connection_no}",
         )
+        self.handover.watch(connection)
         self.connections.add(connection)
         self.newcomers.add(connection)
         self.state.connections_opened += 1
@@ -558,6 +568,13 @@ class Worker:
         self.acceptor.load_changed()
         if connection.has_exclusive:
             self.exclusive_gone(connection)
+
+    def connection_left(self, connection: Connection) -> None:
+        """Another worker serves it from now on."""
+        self.connections.discard(connection)
+        if not self.connections:
+            self._all_gone.set()
+        self.acceptor.load_changed()
 
     def exclusive_gone(self, connection: Connection) -> asyncio.Task[Any]:
         """Delete the connection's exclusive queues; done when every worker knows."""
@@ -592,11 +609,13 @@ class Worker:
 
     def statistics(self) -> dict[str, Any]:
         """Everything management shows of this worker."""
-        channels = list(self.state.channels.values())
+        # One on its way to another worker is shown there, or next time.
+        channels = [channel for channel in self.state.channels.values() if not channel.connection.travelling]
+        connections = [connection for connection in self.connections if connection.header_seen and not connection.travelling]
         return {
             "index": self.index,
             "pid": self.child.hello.pid,
-            "connections": [connection.statistics() for connection in self.connections if connection.header_seen],
+            "connections": [connection.statistics() for connection in connections],
             "channels": [channel.statistics() for channel in channels],
             "consumers": [about_consumer(queue, consumer) for queue in self.state.queues.values() for consumer in queue.consumers],
             "queues": [
@@ -604,6 +623,7 @@ class Worker:
                 for queue in self.state.queues.values()
             ],
             "totals": self.state.totals(),
+            "handovers": {"moved": self.handover.moved, "arrived": self.handover.arrived},
             "store": self.state.committer.statistics(),
             "set_aside": self.shards.set_aside(),
             "links": [self.state.router.statistics()] + [other.statistics() for other in self.state.workers if other is not None],
@@ -672,6 +692,7 @@ async def main(child: Child) -> None:
     worker.acceptor.start(child.listeners["amqp"])
     child.ready()
     worker.tell_room()
+    worker.handover.measure()
     shutdown: asyncio.Future[str] = asyncio.ensure_future(child.shutdown_requested)
     await first_of(shutdown, failed)
     if failed.done():

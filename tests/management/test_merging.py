@@ -119,6 +119,14 @@ def test_connections_and_channels_by_name(node: SimulatedNode) -> None:
     assert node.request("GET", "/api/channels/nobody").status_code == 404
 
 
+def test_a_connection_that_moves_while_all_are_asked_is_one(node: SimulatedNode) -> None:
+    for kind in ("connections", "channels"):
+        node.answers["worker", 1, "statistics"][kind] = list(node.answers["worker", 0, "statistics"][kind])
+    assert [connection["name"] for connection in node.get("/api/connections")] == [CONNECTION]
+    assert [channel["name"] for channel in node.get("/api/channels")] == [CHANNEL]
+    assert node.get("/api/overview")["object_totals"]["connections"] == 1
+
+
 def test_consumers_by_vhost(node: SimulatedNode) -> None:
     (consumer,) = node.get("/api/consumers/%2F")
     assert consumer["queue"] == {"name": "orders", "vhost": "/"}

@@ -188,6 +188,43 @@ def test_an_exclusive_consumer_stands_alone() -> None:
     assert queue.consumers == [other]
 
 
+def test_a_consumer_in_anothers_place_has_its_turn_its_messages_and_their_numbers() -> None:
+    queue = RecordingQueue()
+    first, moving, last = (consuming(queue, prefetch=2) for _ in range(3))
+    publish(queue, 8)
+    assert bodies(moving) == [b"2", b"5"]
+    moved = RecordingConsumer(b"c", prefetch=2)
+    queue.replace_consumer(moving, moved)
+    assert queue.consumers == [first, moved, last]
+    assert (queue.unacked_count, moved.unacked_count, moved.outstanding()) == (6, 2, [1, 2])
+    assert (moving.queue, moving.unacked_count) == (None, 0)
+    queue.settle_range(moved, 1, 1, ACK)
+    assert bodies(moved) == [], "not before it is activated"
+    moved.activate()
+    assert moved.deliveries == [(3, b"7", False)]
+    queue.settle_range(first, 1, 1, ACK)
+    assert bodies(first) == [b"1", b"4", b"8"]
+    assert queue.remove_consumer(moved) == 2
+    assert moved.queue is None
+    queue.settle_range(last, 0, ALL, ACK)
+    assert last.deliveries[2:] == [(3, b"5", True), (4, b"7", True)]
+
+
+def test_an_exclusive_consumer_in_anothers_place_stands_alone_and_a_cancelled_one_ends() -> None:
+    queue = RecordingQueue()
+    alone = consuming(queue, exclusive=True)
+    publish(queue, 1)
+    moved = RecordingConsumer(b"c", exclusive=True)
+    queue.replace_consumer(alone, moved)
+    moved.activate()
+    with pytest.raises(InExclusiveUse):
+        queue.add_consumer(RecordingConsumer(b"d"))
+    queue.cancel_consumer(moved)
+    queue.settle_range(moved, 1, 1, ACK)
+    assert moved.queue is None
+    queue.add_consumer(RecordingConsumer(b"d"))
+
+
 def test_a_getter_is_no_consumer_but_holds_its_messages() -> None:
     queue = RecordingQueue()
     getter = RecordingConsumer(b"")

@@ -191,6 +191,68 @@ def test_what_is_passed_on_is_the_clients_own_socket(tmp_path: Path) -> None:
     run(2, tmp_path, main)
 
 
+def test_a_socket_that_moves_is_given_to_who_names_its_token_and_is_no_new_client(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        giving, taking = node.workers[0].acceptor, node.workers[1].acceptor
+        ours, clients = socket.socketpair()
+        giving._pass_on(socket.socketpair()[0], 1)  # a new client's, before it on the line
+        assert giving.send_traveller(ours.fileno(), 1, 7)
+        ours.close()
+        assert taking.claim(0, 6) is None
+        assert taking.claim(2, 7) is None
+        descriptor = taking.claim(0, 7)
+        assert descriptor is not None
+        assert taking.claim(0, 7) is None
+        assert node.loads == [0, 1]
+        with socket.socket(fileno=descriptor) as moved:
+            clients.sendall(b"AMQP")
+            assert moved.recv(4) == b"AMQP"
+        clients.close()
+
+    run(2, tmp_path, main)
+
+
+def test_a_socket_that_nobody_asks_for_ends_with_the_worker_that_sent_it(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        ours, clients = socket.socketpair()
+        assert node.workers[0].acceptor.send_traveller(ours.fileno(), 1, 1)
+        ours.close()
+        node.workers[1].acceptor.forget_travellers(0)
+        assert clients.recv(1) == b""
+        assert node.workers[1].acceptor.claim(0, 1) is None
+        clients.close()
+
+    run(2, tmp_path, main)
+
+
+def test_a_full_line_and_a_worker_that_is_down_take_no_socket(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        ours, clients = socket.socketpair()
+        acceptor = node.workers[0].acceptor
+        taken = 0
+        while acceptor.send_traveller(ours.fileno(), 1, taken):
+            taken += 1
+            assert taken < 100_000
+        assert taken > 0
+        (tmp_path / "handoff-1.sock").unlink()
+        assert not acceptor.send_traveller(ours.fileno(), 1, taken)
+        ours.close()
+        clients.close()
+
+    run(2, tmp_path, main)
+
+
+def test_the_others_hear_how_busy_a_worker_is(tmp_path: Path) -> None:
+    async def main(node: Node) -> None:
+        node.workers[0].acceptor.busy_percent = 63
+        node.workers[0].acceptor.load_changed()
+        for _ in range(3):  # the notice is written at the end of this turn, sent, and heard
+            await asyncio.sleep(0)
+        assert [worker.acceptor.busy for worker in node.workers] == [[0, 0], [63, 0]]
+
+    run(2, tmp_path, main)
+
+
 def nonblocking(sock: socket.socket) -> socket.socket:
     sock.setblocking(False)
     return sock
