@@ -66,6 +66,7 @@ cdef class Connection(Stream):
     cdef public uint64_t stays_until_ms     # no question of a hand-over before
     cdef public uint64_t far_at_look    # what `far_and_all` said at the last look
     cdef public uint64_t all_at_look
+    cdef public int stays               # attempts in a row that found it unquiet or the other worker unwilling
     cdef public int moves               # hand-overs so far
     cdef public bint travelling         # its socket and its state are on the way to another worker, and nothing is written here
 

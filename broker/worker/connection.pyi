@@ -36,6 +36,7 @@ class Connection(Stream):
     far_at_look: int
     all_at_look: int
     stays_until_ms: int
+    stays: int
     moves: int
     travelling: bool
 

@@ -50,7 +50,8 @@ BARRIER_TIMEOUT_S = 1.0
 MOVES_MAX = 8
 STAY_MS = 10_000  # after the first move; doubled with each
 TIED_MS = 5_000  # before the next look at a connection that had to stay
-NOT_NOW_MS = 1_000  # ... because something was under way
+NOT_NOW_MS = 1_000  # ... because something was under way; doubled with each attempt in a row, each of which may cost it 50 ms
+DOUBLINGS_MAX = 6
 FAR_LIMIT_NEVER = 0xFFFFFFFF
 
 
@@ -123,13 +124,18 @@ class Handover:
 
     async def _move(self, connection: Connection, home: int) -> None:
         link = self._worker.state.workers[home].link
-        held = False
+        held: list[tuple[int, int]] = []
         answer: dict[str, Any] = {"refused": "something was under way"}
         try:
             if link is not None and await self._is_quiet(connection) and not luggage.obstacle(connection, home):
-                held = True
-                await self._pass_barriers(connection, home, link)
-                if await self._is_quiet(connection) and not luggage.obstacle(connection, home):
+                held = luggage.far_consumers(connection)
+                await self._pass_barriers(connection, home, link, [handle for _home, handle in held])
+                # A consumer that was attached anew meanwhile is not held: a message for it may be on its way.
+                if (
+                    await self._is_quiet(connection)
+                    and not luggage.obstacle(connection, home)
+                    and held == luggage.far_consumers(connection)
+                ):
                     answer = await self._send(connection, home, link)
         except (TimeoutError, RequestFailed, LinkClosed) as error:
             answer = {"refused": f"{type(error).__name__}: {error}"}
@@ -142,8 +148,9 @@ class Handover:
             self._worker.connection_left(connection)
             return
         log.debug("%s stays: %s", connection.name, answer["refused"])
-        self._stays(connection, NOT_NOW_MS)
-        self._go_on(connection, held)
+        self._stays(connection, NOT_NOW_MS << min(connection.stays, DOUBLINGS_MAX))
+        connection.stays += 1
+        self._go_on(connection, [handle for _home, handle in held])
 
     async def _is_quiet(self, connection: Connection) -> bool:
         """Wait until nothing of it is under way, for 50 ms or so: its confirms, and output that its client has still to take."""
@@ -155,10 +162,10 @@ class Handover:
             await asyncio.sleep(QUIET_PAUSE_S)
         return False
 
-    async def _pass_barriers(self, connection: Connection, home: int, link: Link) -> None:
+    async def _pass_barriers(self, connection: Connection, home: int, link: Link, handles: list[int]) -> None:
         """All that it has sent by other ways is in the queues, and what queues have sent to its consumers is here. Raises as links do."""
         state = self._worker.state
-        waits = [link.ask("hold", {"handle": handle}) for _home, handle in luggage.far_consumers(connection)]
+        waits = [link.ask("hold", {"handle": handle}) for handle in handles]
         if any(channel.routed for channel in connection.all_channels()):
             if state.router.link is None:
                 raise TimeoutError("the router is away")
@@ -194,8 +201,9 @@ class Handover:
             return {"ended": True}
         return answer
 
-    def _go_on(self, connection: Connection, held: bool) -> None:
-        """It stays; everything goes on as before."""
+    def _go_on(self, connection: Connection, held: list[int]) -> None:
+        """It stays; everything goes on as before. `held`: its consumers that were, by handle."""
+        had_left = connection.travelling
         connection.go_on()
         interval_s = connection.session.heartbeat_s
         if interval_s and not connection.closed:
@@ -205,9 +213,9 @@ class Handover:
             for subscription in list(channel.consumers.values()):
                 if subscription.owner is None:
                     continue
-                if not subscription.handle:  # its queue was deleted meanwhile
+                if had_left and not subscription.handle:  # its queue was deleted on the way, and nobody has been told
                     self._worker.cancelled_by_server(subscription)
-                elif held and not channel.flow_stopped and subscription.owner.link is not None:
+                elif subscription.handle in held and not channel.flow_stopped and subscription.owner.link is not None:
                     subscription.owner.link.notify("go_on", {"handle": subscription.handle})
 
     # --- in

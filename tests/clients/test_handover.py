@@ -6,6 +6,7 @@ a few dozen messages see as many moves as there can be.
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -214,6 +215,32 @@ def test_one_that_has_moved_stays_for_a_while(deciding: Node) -> None:
     client.close()
 
 
+def test_those_that_a_worker_refuses_for_now_go_on_where_they_are_and_come_later(deciding: Node) -> None:
+    """More at once than a worker takes in a second: each publishes to a queue of its own there, and consumes it."""
+    clients = []
+    for number in range(12):
+        queue = declare_on(deciding, 1, f"refused-{number}")
+        client = Client(deciding, 0)
+        clients.append((client, queue, Inbox(client.channel, queue)))
+    rounds = itertools.count()
+
+    def all_there() -> bool:
+        first = 20 * next(rounds)
+        for client, queue, inbox in clients:
+            for number in range(first, first + 20):
+                client.channel.basic_publish("", queue, b"%d" % number)
+                delivery = inbox.take_one()
+                if (delivery.body, delivery.tag) != (b"%d" % number, number + 1):
+                    raise ValueError(f"{delivery} where {number} was due")  # no AssertionError, which `eventually` takes for "not yet"
+                client.channel.basic_ack(delivery.tag)
+        here = {row["user_provided_name"]: row["worker"] for row in deciding.api("connections")}
+        return all(here.get(client.name) == 1 for client, _, _ in clients)
+
+    assert eventually(all_there, within_s=60, what="all on worker 1")
+    for client, _, _ in clients:
+        client.close()
+
+
 # --- what does not move
 
 
@@ -280,6 +307,28 @@ def test_what_was_sent_behind_the_publish_that_moves_it_is_served_in_order(restl
     assert client.expect(Queue.DeclareOk).message_count == 51
     assert where(restless, client) == 1
     client.close()
+
+
+@pytest.mark.parametrize("auto_ack", [True, False], ids=["no_ack", "ack"])
+def test_a_consumer_in_full_flow_misses_nothing_and_gets_nothing_twice(restless: Node, auto_ack: bool) -> None:
+    queue = declare_on(restless, 1, "full-flow")
+    count = 5_000
+    with connect_on(restless, 1) as publishing:
+        channel = publishing.channel()
+        for number in range(count):
+            channel.basic_publish("", queue, b"%d" % number)
+        client = Client(restless, 0)
+        client.channel.basic_qos(prefetch_count=300)
+        inbox = Inbox(client.channel, queue, auto_ack=auto_ack)
+        for number in range(count):
+            delivery = inbox.take_one()
+            assert (delivery.body, delivery.tag, delivery.method.redelivered) == (b"%d" % number, number + 1, False)
+            if not auto_ack:
+                client.channel.basic_ack(delivery.tag)
+        assert client.comes_to(1)
+        assert inbox.barrier() == 0
+        client.close()
+        assert channel.queue_declare(queue, passive=True).method.message_count == 0
 
 
 def test_heartbeats_go_on_and_a_silent_client_is_still_missed(restless: Node) -> None:
