@@ -17,7 +17,7 @@ from typing import Any
 
 from leveret import __version__
 
-from bench.node import end, wait_ready
+from bench.node import NodeFailed, end, wait_ready
 from bench.ports import spare_port
 
 _READY_S = 20.0
@@ -67,6 +67,21 @@ class LeveretNode:
             self.stop()
             raise
         self.start_s = time.monotonic() - began
+
+    def settle(self) -> LeveretNode:
+        """Return when the last of its processes is up, the management API: while that starts, it takes CPU that is no message's.
+
+        Raises NodeFailed when it does not come up.
+        """
+        deadline_s = time.monotonic() + _READY_S
+        while True:
+            try:
+                self._api("queues")
+                return self
+            except OSError as error:
+                if time.monotonic() > deadline_s:
+                    raise NodeFailed(f"the API of {self.name} did not answer within {_READY_S:.0f} s: {error}") from None
+                time.sleep(0.05)  # nothing to wait on: the port is opened by another process
 
     def halt(self, *, kill: bool = False) -> None:
         """End it and keep its data: by SIGTERM, or with SIGKILL to every process."""

@@ -81,8 +81,6 @@ class Load:
 
     def _run(self, node: Node, plan: Plan, watch: MemoryWatch | None = None) -> tuple[Report, dict[str, int]]:
         where: dict[str, int] = {}
-        if self.placement != ANYWHERE and isinstance(node, LeveretNode):
-            node.placement("")  # of a node that has just started, the API answers later than AMQP: not to be waited for in the warm-up
         wanted = 1 + plan.publishers + plan.consumers + plan.idle_between
 
         def look(progress: Progress) -> None:
@@ -104,10 +102,15 @@ def unwatched(report: Report) -> tuple[str, ...]:
 
 
 def misplaced(placement: str, where: dict[str, int]) -> tuple[str, ...]:
-    """What is not on the worker where the row wants it, in words; empty for a broker without workers (RabbitMQ) or with one."""
+    """What is not on the worker where the row wants it, in words; empty for a broker without workers (RabbitMQ) or with one.
+
+    Empty, too, where the broker had not yet told of the publisher or the queue when the warm-up was over.
+    """
     queue, publisher = where.get("queue"), where.get("publisher 0")
+    if placement == ANYWHERE or queue is None or publisher is None:
+        return ()
     consumer = where.get("consumer 0", publisher)
-    if placement == ANYWHERE or (len(set(where.values())) < 2 and placement != ALL_ON_ONE_WORKER):
+    if len(set(where.values())) < 2 and placement != ALL_ON_ONE_WORKER:
         return ()
     wanted = {
         ON_PUBLISHERS_WORKER: queue == publisher,

@@ -43,7 +43,7 @@ from bench.verdict import Figures
 RESULTS: Final = Path(__file__).parent / "results"
 THOROUGH: Final = Timing(seconds=4.0, warmup_s=1.0)
 OF_A_CURVE: Final = Timing(seconds=2.0, warmup_s=0.5)
-QUICK: Final = Timing(seconds=1.5, warmup_s=0.5)
+QUICK: Final = Timing(seconds=0.8, warmup_s=0.5)
 _QUICK_POINTS: Final = 3
 
 Told = TypeVar("Told")
@@ -212,12 +212,12 @@ def main() -> None:
             if options.only != "leveret":
                 nodes.append(stack.enter_context(Peer()))
             if options.only != "rabbitmq":
-                nodes.append(stack.enter_context(LeveretNode(options.workers, options.durability)))
+                nodes.append(stack.enter_context(LeveretNode(options.workers, options.durability).settle()))
             figures = Bench(nodes, rounds, timing, progress).rows(options.rows)
             drawing = Bench(nodes, 1, curve_timing, progress)
 
             def start(workers: int) -> LeveretNode:
-                return LeveretNode(workers or options.workers, options.durability)
+                return LeveretNode(workers or options.workers, options.durability).settle()
 
             points = {curve.name: drawing.curve(curve, start, quick=options.quick) for curve in options.drawn}
             told = results.document(nodes, rounds, timing, rows=options.rows, figures=figures, curves=options.drawn, points=points)
@@ -230,10 +230,11 @@ def main() -> None:
     results.write(file, told)
     for shown in table.tables(told):
         console.print(shown)
-    console.print(
-        f"median of {rounds} round{'s' if rounds > 1 else ''} of {timing.seconds:g} s each, brokers taking turns; CPU is user + system time"
-        " of the broker's whole process tree, per message; load generator and brokers share the machine"
-    )
+    if options.rows:
+        console.print(
+            f"rows: median of {rounds} round{'s' if rounds > 1 else ''} of {timing.seconds:g} s each, brokers taking turns; CPU is user +"
+            " system time of the broker's whole process tree, per message; load generator and brokers share the machine"
+        )
     faults = results.faults(told)
     for fault in faults:
         console.print(Text(fault, style="bold red"))

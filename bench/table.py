@@ -85,7 +85,8 @@ def latencies(told: Document) -> Table:
 def points(curve: dict[str, Any]) -> Table:
     """One curve: a line for each point of its axis."""
     series = list(dict.fromkeys((point["broker"], point["part"]) for point in curve["points"]))
-    shown = Table(title=f"Throughput against {curve['title']}", title_justify="left", header_style="bold")
+    title = f"Throughput against {curve['title']}"
+    shown = Table(title=title, title_justify="left", header_style="bold", min_width=len(title))
     shown.add_column(curve["axis"], justify="right")
     for broker, part in series:
         shown.add_column(f"{broker} {part}".strip() + "\nmsg/s", justify="right")

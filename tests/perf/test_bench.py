@@ -156,6 +156,7 @@ def test_a_broker_that_was_not_watched_all_the_time_says_so(watched_s: float, ri
         (ON_PUBLISHERS_WORKER, {"queue": 0, "publisher 0": 0}, True),  # nobody consumes
         (ON_ANOTHER_WORKER, {"queue": 0, "publisher 0": 0, "consumer 0": 0}, True),  # a node with one worker has no other
         (ON_ANOTHER_WORKER, {}, True),  # RabbitMQ
+        (ON_PUBLISHERS_WORKER, {"queue": 1, "consumer 0": 0}, True),  # not told of the publisher in time
         (ANYWHERE, {"queue": 1, "publisher 0": 0, "consumer 0": 0}, True),
     ],
 )

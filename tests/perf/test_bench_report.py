@@ -71,8 +71,9 @@ def points(name: str, parts: tuple[str, ...], xs: tuple[int, ...]) -> dict[str, 
     return {"name": name, "title": f"{name} of it", "axis": f"{name}s", "parts": list(parts), "points": found}
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def told() -> Document:
+    """Results that no test changes."""
     rows = [results._row(row, figures) for row, figures in ROWS.values()]
     nodes = [
         {"name": "RabbitMQ", "label": "RabbitMQ 3.10.8 (no fsync before a confirm)", "start_s": 5.0, "fsyncs_before_confirm": False},
@@ -128,8 +129,14 @@ class Page(HTMLParser):
         return [text for given, text in self.cells if given == kind]
 
 
-def test_what_is_missed_is_red_on_the_page_and_nothing_else_is(told: Document) -> None:
-    page = Page(report.page(told))
+@pytest.fixture(scope="module")
+def text(told: Document) -> str:
+    """Their page: drawing it takes a second or more."""
+    return report.page(told)
+
+
+def test_what_is_missed_is_red_on_the_page_and_nothing_else_is(text: str) -> None:
+    page = Page(text)
     assert page.of("missed") == [
         "7.0x MISSED>= 8x",
         "1/16.7 MISSED<= 1/25",
@@ -142,16 +149,14 @@ def test_what_is_missed_is_red_on_the_page_and_nothing_else_is(told: Document) -
     assert page.rows == ["", "", "falls-short", "falls-short", "falls-short", "falls-short"]
 
 
-def test_the_page_tells_how_many_goals_are_missed_and_what_went_wrong(told: Document) -> None:
-    text = report.page(told)
+def test_the_page_tells_how_many_goals_are_missed_and_what_went_wrong(text: str) -> None:
     assert "<b>4 of 10</b>goals met" in text
     assert "<b>6</b>goals missed" in text
     assert "<li>Leveret, broken: connection &lt;refused&gt;</li>" in text
     assert "commit abc1234+; medians of 3 rounds of 4 s" in text
 
 
-def test_the_page_needs_no_other_file_and_escapes_what_it_is_told(told: Document) -> None:
-    text = report.page(told)
+def test_the_page_needs_no_other_file_and_escapes_what_it_is_told(text: str) -> None:
     page = Page(text)
     assert page.loaded == []
     assert page.pictures == 4  # ratios, latencies, two curves
@@ -234,13 +239,13 @@ def test_a_file_that_holds_no_results_is_told_of(tmp_path: Path, content: str | 
         results.read(file)
 
 
-def test_the_command_writes_page_and_picture(told: Document, tmp_path: Path) -> None:
+def test_the_command_writes_page_and_picture(told: Document, text: str, tmp_path: Path) -> None:
     file = tmp_path / "results.json"
     results.write(file, told)
     command = [sys.executable, "-m", "bench.report", str(file), "--picture", str(tmp_path / "picture.svg")]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     assert (done.returncode, done.stdout.strip()) == (0, str(tmp_path / "results.html")), done.stderr
-    assert (tmp_path / "results.html").read_text() == report.page(told)
+    assert (tmp_path / "results.html").read_text() == text
     assert "12.3" in (tmp_path / "picture.svg").read_text()
 
 
