@@ -11,7 +11,7 @@ from typing import Final
 import aio_pika
 from aio_pika.abc import AbstractChannel, AbstractIncomingMessage
 
-from bench.client_load import PREFETCH, SIZE
+from bench.client_load import PREFETCH, SIZE, span
 
 
 async def _publish(channel: AbstractChannel, queue: str, begin_s: float, end_s: float) -> int:
@@ -45,17 +45,18 @@ async def _consume(channel: AbstractChannel, queue: str, begin_s: float, end_s: 
 _WORK: Final = {"publish": _publish, "consume": _consume}
 
 
-async def _work(what: str, uri: str, queue: str, begin_s: float, end_s: float) -> int:
+async def _work(what: str, uri: str, queue: str) -> int:
     async with await aio_pika.connect(uri) as connection:
         # Without confirms, like pika's rows: the client's own round trip would hide the broker.
         channel = await connection.channel(publisher_confirms=False)
+        begin_s, end_s = await asyncio.to_thread(span)  # the others connect meanwhile; the loop must not stand still so long
         return await _WORK[what](channel, queue, begin_s, end_s)
 
 
 def main() -> None:
-    """`publish|consume URI QUEUE BEGIN_S END_S`: one process of the load; tells its count as JSON."""
-    what, uri, queue, begin_s, end_s = sys.argv[1:]
-    print(json.dumps({"count": asyncio.run(_work(what, uri, queue, float(begin_s), float(end_s)))}))
+    """`publish|consume URI QUEUE`: one process of the load; tells its count as JSON."""
+    what, uri, queue = sys.argv[1:]
+    print(json.dumps({"count": asyncio.run(_work(what, uri, queue))}))
 
 
 if __name__ == "__main__":

@@ -1,8 +1,9 @@
 """Load by clients that nobody here wrote: programs as users write them, several processes of one kind, watched for a while.
 
-The client is the bottleneck, so what counts is the broker's CPU per message. Each process runs `python -m MODULE WHAT URI QUEUE BEGIN_S
-END_S`, connects before BEGIN_S, counts what it did between the two moments of the monotonic clock, and prints it as JSON (`{"count": …}`).
-`pika_load` and `aio_pika_load` are such modules; both publish and consume the same way, so their figures can be compared.
+The client is the bottleneck, so what counts is the broker's CPU per message. Each process runs `python -m MODULE WHAT URI QUEUE`, connects,
+says so by a line, and is told two moments of the monotonic clock (`span`). It works until the second, counts what it did between them, and
+prints that as JSON (`{"count": …}`). `pika_load` and `aio_pika_load` are such modules; both publish and consume the same way, so their
+figures can be compared.
 """
 
 from __future__ import annotations
@@ -31,7 +32,6 @@ PREFETCH: Final = 100
 PROCESSES: Final = "LEVERET_BENCH_CLIENTS"  # how many processes of a client publish or consume, in the environment; `--clients`
 PROCESSES_MAX: Final = 64
 _CONSUMED_PER_S_MAX: Final = 40_000  # of all processes together: how far a queue is filled ahead of them
-_CONNECT_S: Final = 1.5
 
 
 def processes() -> int:
@@ -47,7 +47,7 @@ def publishing(module: str, node: Node, timing: Timing) -> Figure:
 def consuming(module: str, node: Node, timing: Timing) -> Figure:
     """Several consumers from one queue, filled beforehand by `leveret perf`, one ack for each message."""
     with queue_of_our_own(node) as queue:
-        messages = int(_CONSUMED_PER_S_MAX * (timing.warmup_s + timing.seconds + _CONNECT_S))
+        messages = int(_CONSUMED_PER_S_MAX * (timing.warmup_s + timing.seconds))
         with Fleet(Plan(uri=node.uri, consumers=0, size=SIZE, messages=messages, queue=queue, keep=True)) as fleet:
             fleet.run()
         return measured(node, timing, module, "consume", queue, processes())
@@ -68,12 +68,20 @@ def queue_of_our_own(node: Node, *, durable: bool = False) -> Iterator[str]:
 
 def measured(node: Node, timing: Timing, module: str, what: str, queue: str, count: int) -> Figure:
     """Run `count` processes of `bench.<module>` and count for `timing.seconds`. The first one's JSON is in the figure's details."""
-    begin_s = time.monotonic() + _CONNECT_S + timing.warmup_s
-    end_s = begin_s + timing.seconds
-    command = [sys.executable, "-m", f"bench.{module}", what, node.uri + "%2F", queue, str(begin_s), str(end_s)]
-    running = [subprocess.Popen(command, stdout=subprocess.PIPE) for _ in range(count)]
+    command = [sys.executable, "-m", f"bench.{module}", what, node.uri + "%2F", queue]
+    running = [subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) for _ in range(count)]
     watch = MemoryWatch(node)
     try:
+        for process in running:
+            assert process.stdout is not None
+            process.stdout.readline()  # connected, or ended
+        begin_s = time.monotonic() + timing.warmup_s
+        end_s = begin_s + timing.seconds
+        for process in running:
+            assert process.stdin is not None
+            with contextlib.suppress(BrokenPipeError):  # it has failed: what it told shows that
+                process.stdin.write(f"{begin_s} {end_s}\n".encode())
+                process.stdin.flush()
         sleep_until(begin_s)
         sampled_s, used_s = time.monotonic(), cpu_s(process_tree(node.pid))
         sleep_until(end_s)
@@ -89,6 +97,13 @@ def measured(node: Node, timing: Timing, module: str, what: str, queue: str, cou
     details = {"processes": count, "size": SIZE} | told[0]
     cpu_us = used_s / sampled_s / rate * 1e6 if rate else None
     return Figure(rate, cpu_us, "generator", faults, memory_bytes=watch.most.all_bytes, details=details)
+
+
+def span() -> tuple[float, float]:
+    """Of a process of the load, once it is connected: from when to when it is to count, on the monotonic clock, in seconds."""
+    print("connected", flush=True)
+    begin_s, end_s = sys.stdin.readline().split()
+    return float(begin_s), float(end_s)
 
 
 def sleep_until(at_s: float) -> None:

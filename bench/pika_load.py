@@ -12,7 +12,7 @@ from typing import Any, Final
 import pika
 
 from bench import disk
-from bench.client_load import PREFETCH, SIZE, measured, queue_of_our_own
+from bench.client_load import PREFETCH, SIZE, measured, queue_of_our_own, span
 from bench.figures import Figure
 from bench.load import Timing
 from bench.node import Node
@@ -94,10 +94,11 @@ _WORK: Final = {"publish": _publish, "consume": _consume, "confirm": _confirm}
 
 
 def main() -> None:
-    """`publish|consume|confirm URI QUEUE BEGIN_S END_S`: one process of the load; tells its count as JSON."""
-    what, uri, queue, begin_s, end_s = sys.argv[1:]
+    """`publish|consume|confirm URI QUEUE`: one process of the load; tells its count as JSON."""
+    what, uri, queue = sys.argv[1:]
     with pika.BlockingConnection(pika.URLParameters(uri)) as connection:
-        print(json.dumps(_WORK[what](connection.channel(), queue, float(begin_s), float(end_s))))
+        channel = connection.channel()
+        print(json.dumps(_WORK[what](channel, queue, *span())))
 
 
 if __name__ == "__main__":

@@ -18,7 +18,7 @@ from bench import disk, pika_load
 from bench.curves import CURVES
 from bench.figures import Figure, median
 from bench.latency import Latency, median_latency
-from bench.load import ALL_ON_ONE_WORKER, ANYWHERE, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, Load, Timing, misplaced, unwatched
+from bench.load import ALL_ON_ONE_WORKER, ANYWHERE, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, Load, Timing, misplaced, watched
 from bench.rows import ROWS, Row
 from bench.verdict import Verdict
 
@@ -138,10 +138,11 @@ def test_half_of_the_rate_is_shared_out_among_publishers_and_copies(
     assert (told.asked, told.kept_up) == (500.0, True)
 
 
-@pytest.mark.parametrize(("watched_s", "right"), [(4.0, True), (3.6, True), (3.5, False)])
-def test_a_broker_that_was_not_watched_all_the_time_says_so(watched_s: float, right: bool) -> None:
-    report: Any = SimpleNamespace(broker=SimpleNamespace(elapsed_s=watched_s), plan=Plan(seconds=4.0))
-    assert (unwatched(report) == ()) is right
+@pytest.mark.parametrize(("watched_s", "right"), [(4.0, True), (2.0, True), (1.9, False), (None, False)])
+def test_a_broker_that_was_hardly_watched_has_no_cpu_time(watched_s: float | None, right: bool) -> None:
+    use = None if watched_s is None else SimpleNamespace(elapsed_s=watched_s)
+    report: Any = SimpleNamespace(broker=use, plan=Plan(seconds=4.0))
+    assert watched(report) is right
 
 
 @pytest.mark.parametrize(
@@ -209,7 +210,7 @@ def test_the_bench_measures_one_row_and_writes_figures_and_page(tmp_path: Path) 
     assert told.returncode == 0, told.stdout + told.stderr
     (row,) = json.loads(file.read_text())["rows"]
     ours = row["figures"]["Leveret"]
-    assert (ours["faults"], ours["value"] > 0, ours["cpu_us"] > 0, ours["memory_bytes"] > 1e6) == ([], True, True, True)
+    assert (ours["faults"], ours["value"] > 0, ours["memory_bytes"] > 1e6) == ([], True, True)
     assert 0 < ours["latency"]["p50_ms"] <= ours["latency"]["p99_ms"] <= ours["latency"]["p999_ms"]
     assert ours["latency"]["asked"] == pytest.approx(ours["value"] / 2)
     page = file.with_suffix(".html")
