@@ -41,19 +41,25 @@ def connect_on(broker: Broker, worker: int | None, **overrides: Any) -> pika.Blo
     """A connection that sits on worker `worker`, or anywhere for None. `overrides` are pika's connection parameters."""
     if worker is None:
         return broker.connect(**overrides)
-    missed: list[pika.BlockingConnection] = []
+    missed: list[tuple[int, pika.BlockingConnection]] = []
     try:
-        for _ in range(ATTEMPTS_MAX):
-            name = f"placed-{uuid.uuid4().hex}"
-            properties = {**overrides.get("client_properties", {}), "connection_name": name}
-            connection = broker.connect(**(overrides | {"client_properties": properties}))
-            if worker_of_connection(broker, name) == worker:
-                return connection
-            missed.append(connection)
-        raise AssertionError(f"none of {ATTEMPTS_MAX} new connections came to worker {worker}")
+        return find_on(broker, worker, missed, **overrides)
     finally:
-        for connection in missed:
+        for _, connection in missed:
             connection.close()
+
+
+def find_on(broker: Broker, worker: int, missed: list[tuple[int, pika.BlockingConnection]], **overrides: Any) -> pika.BlockingConnection:
+    """As `connect_on`; the connections that came to other workers are the caller's, each in `missed` behind its worker."""
+    for _ in range(ATTEMPTS_MAX):
+        name = f"placed-{uuid.uuid4().hex}"
+        properties = {**overrides.get("client_properties", {}), "connection_name": name}
+        connection = broker.connect(**(overrides | {"client_properties": properties}))
+        came_to = worker_of_connection(broker, name)
+        if came_to == worker:
+            return connection
+        missed.append((came_to, connection))
+    raise AssertionError(f"none of {ATTEMPTS_MAX} new connections came to worker {worker}")
 
 
 def worker_of_connection(broker: Broker, name: str) -> int:
@@ -72,6 +78,7 @@ class Placement:
         self.broker = broker
         self.sites = sites
         self._connections: list[pika.BlockingConnection] = []
+        self._unused: list[tuple[int, pika.BlockingConnection]] = []  # found while looking for another worker's
         self._queues: list[str] = []
         self._exchanges: list[str] = []
 
@@ -92,7 +99,11 @@ class Placement:
 
     def connect(self, worker: int | None = None, **overrides: Any) -> pika.BlockingConnection:
         """One more connection on a worker (`sites.publisher`, …), closed with the placement."""
-        connection = connect_on(self.broker, worker, **overrides)
+        if worker is None or overrides:
+            connection = connect_on(self.broker, worker, **overrides)
+        else:
+            connection = next((found for at, found in self._unused if at == worker), None) or find_on(self.broker, worker, self._unused)
+            self._unused = [(at, found) for at, found in self._unused if found is not connection]
         self._connections.append(connection)
         return connection
 
@@ -123,7 +134,7 @@ class Placement:
                     channel.queue_delete(queue)
                 for exchange in self._exchanges:
                     channel.exchange_delete(exchange)
-        for connection in self._connections:
+        for connection in (*self._connections, *(unused for _, unused in self._unused)):
             if connection.is_open:
                 with contextlib.suppress(pika.exceptions.AMQPError):
                     connection.close()

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import select
-import socket
 
 import httpx
 import pytest
 from pika.spec import Basic, Connection, Queue
 
 from tests.conftest import MakeNode
-from tests.deadline import WITHIN_S, eventually
+from tests.deadline import eventually
+from tests.held_back import fill_until_held_back, memory_alarm
 from tests.inbox import Inbox
 from tests.node import Node
 from tests.wire import WireClient, publish_bytes
@@ -18,8 +18,6 @@ from tests.wire import WireClient, publish_bytes
 MIB = 1024 * 1024
 ROOM = 48 * MIB  # between what an idle node uses and the watermark
 BODY = bytes(64 * 1024)
-ENOUGH = ROOM + 24 * MIB  # to pass the watermark, whatever the sockets' buffers hold of it
-SENT_MAX = ROOM + 160 * MIB  # beyond it, nothing holds the publisher back
 
 
 @pytest.fixture
@@ -34,53 +32,18 @@ def node(fresh_node: MakeNode) -> Node:
     return node.start()
 
 
-def alarm(node: Node) -> bool:
-    return bool(node.api("nodes")[0]["mem_alarm"])
-
-
-def fill_until_blocked(node: Node, publisher: WireClient, queue: str) -> tuple[int, bytes]:
-    """Publish until the alarm is on and the broker reads no more; gives the number of bytes sent and the rest of the publish begun.
-
-    Memory is looked at some times a second, and a publisher may send a gigabyte in one: once there is enough for the alarm, wait for it.
-    """
-    data = publish_bytes(1, "", queue, BODY)
-    sent = 0
-    publisher.socket.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 65536)
-    publisher.socket.setblocking(False)
-    view = memoryview(data)
-    waited = False
-    while True:
-        if sent > ENOUGH and not waited:
-            waited = eventually(lambda: alarm(node), what="the alarm")
-        assert sent < SENT_MAX, f"{sent} bytes sent and still read"
-        _, writable, _ = select.select([], [publisher.socket], [], 1.0)
-        if not writable:
-            if alarm(node):
-                break
-            continue  # it has not come to read for a second, for want of a processor
-        try:
-            wrote = publisher.socket.send(view)
-        except BlockingIOError:
-            continue
-        sent += wrote
-        view = view[wrote:] or memoryview(data)
-    publisher.socket.setblocking(True)
-    publisher.socket.settimeout(WITHIN_S)
-    return sent, bytes(view) if len(view) < len(data) else b""
-
-
 def test_publishers_are_blocked_consumers_drain_and_publishing_resumes(node: Node) -> None:
-    assert not alarm(node)
+    assert not memory_alarm(node)
     publisher = WireClient.opened(node).open_channel()
     publisher.send_method(1, Queue.Declare(queue="q", durable=True))
     publisher.expect(Queue.DeclareOk)
     idle = WireClient.opened(node).open_channel()
 
-    sent, unfinished = fill_until_blocked(node, publisher, "q")
+    sent, unfinished = fill_until_held_back(node, publisher, "q", BODY, ROOM)
     assert sent > ROOM // 2
     blocked = publisher.expect(Connection.Blocked)
     assert blocked.reason == "low on memory"
-    assert eventually(lambda: alarm(node))
+    assert eventually(lambda: memory_alarm(node))
     response = httpx.get(f"http://{node.host}:{node.http_port}/api/health/checks/alarms", auth=("guest", "guest"))
     assert response.status_code == 503
     assert response.json()["status"] == "failed"
@@ -94,7 +57,7 @@ def test_publishers_are_blocked_consumers_drain_and_publishing_resumes(node: Nod
         inbox = Inbox(channel, "q", auto_ack=True)
         inbox.take(sent // len(publish_bytes(1, "", "q", BODY)) - 1 - 8, within_s=60)
         publisher.expect(Connection.Unblocked)
-        assert not alarm(node)
+        assert not memory_alarm(node)
         # What was in the sockets meanwhile arrives, and so does what is published now.
         publisher.send(unfinished)
         publisher.send(publish_bytes(1, "", "q", b"the last"))
@@ -108,8 +71,8 @@ def test_a_publisher_that_comes_during_the_alarm_is_blocked_too_and_confirms_wai
     first = WireClient.opened(node).open_channel()
     first.send_method(1, Queue.Declare(queue="q", durable=True))
     first.expect(Queue.DeclareOk)
-    fill_until_blocked(node, first, "q")
-    assert eventually(lambda: alarm(node))
+    fill_until_held_back(node, first, "q", BODY, ROOM)
+    assert eventually(lambda: memory_alarm(node))
 
     second = WireClient.opened(node).open_channel()
     second.send(publish_bytes(1, "", "q", b"held back"))
@@ -137,8 +100,8 @@ def test_a_client_that_cannot_hear_blocked_is_held_back_without_it(node: Node) -
     client.open_channel()
     client.send_method(1, Queue.Declare(queue="q", durable=True))
     client.expect(Queue.DeclareOk)
-    fill_until_blocked(node, client, "q")
-    assert eventually(lambda: alarm(node))
+    fill_until_held_back(node, client, "q", BODY, ROOM)
+    assert eventually(lambda: memory_alarm(node))
     readable, _, _ = select.select([client.socket], [], [], 0)
     assert not readable, client.receive()
     client.close()
