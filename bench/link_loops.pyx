@@ -55,7 +55,7 @@ cdef class LoadLink(Link):
             sent += 1
         return sent
 
-    cdef int on_packet(self, PacketHead* packet) except -1:
+    cdef int on_packet(self, PacketHead* packet, Message* message) except -1:
         self.count += 1
         if self.count == self.expected:
             self.all_came()

@@ -11,7 +11,7 @@ from libc.string cimport memcpy
 from leveret.codec.wire cimport buffer_consume, buffer_unread
 from leveret.link.packets cimport PACKET_PUBLISH, PublishPacket
 from leveret.queue.message cimport MESSAGE_HEAD_SIZE, MESSAGE_WIRE_OFFSET, Message
-from leveret.router.distributor cimport Distributor, Outlet, Route, Source
+from leveret.router.distributor cimport Distributor, Outlet, Route, Source, Wire
 from leveret.router.exchanges.exchange cimport Destinations, Exchange, Subject
 
 cdef enum:
@@ -65,8 +65,9 @@ def publish(Distributor distributor, uint32_t exchange_id, bytes key, uint32_t b
     """`count` publishes of `body_size` bytes from worker 0; bytes written for all workers."""
     cdef uint32_t wire_size = MESSAGE_HEAD_SIZE - MESSAGE_WIRE_OFFSET + 1 + <uint32_t>len(key) + 2 + body_size
     cdef PublishPacket* packet = <PublishPacket*>calloc(1, sizeof(PublishPacket) + wire_size)
-    cdef uint8_t* wire = <uint8_t*>packet + sizeof(PublishPacket)
-    cdef Message* message = <Message*>(wire - MESSAGE_WIRE_OFFSET)
+    cdef uint8_t* at = <uint8_t*>packet + sizeof(PublishPacket)
+    cdef Message* message = <Message*>(at - MESSAGE_WIRE_OFFSET)
+    cdef Wire wire = Wire(at, wire_size, NULL)
     cdef Outlet origin = distributor.outlets[0]
     cdef Outlet outlet
     cdef Subject subject
@@ -84,7 +85,7 @@ def publish(Distributor distributor, uint32_t exchange_id, bytes key, uint32_t b
         message.routing_key_size = <uint8_t>len(key)
         message.properties_size = 2
         message.body_size = body_size
-        subject.key = wire + MESSAGE_HEAD_SIZE - MESSAGE_WIRE_OFFSET + 1
+        subject.key = at + MESSAGE_HEAD_SIZE - MESSAGE_WIRE_OFFSET + 1
         subject.key_size = len(key)
         subject.properties = subject.key + subject.key_size
         subject.properties_size = 2
@@ -92,7 +93,7 @@ def publish(Distributor distributor, uint32_t exchange_id, bytes key, uint32_t b
         memcpy(<void*>subject.key, <const uint8_t*>key, len(key))
         for number in range(count):
             packet.publish_no = number + 1
-            distributor.publish(origin, packet, packet.head.size - <uint32_t>sizeof(PublishPacket), &subject)
+            distributor.publish(origin, packet, &wire, &subject)
             for outlet in distributor.outlets:
                 unread = buffer_unread(&outlet.held)
                 if unread > HELD_KEPT:

@@ -67,6 +67,7 @@ cdef inline Py_ssize_t next_frame(const uint8_t* data, size_t size, uint32_t fra
 
 
 cdef object frame_fault_error(Py_ssize_t fault, const uint8_t* data, size_t size, uint32_t frame_max)
+cdef object frame_end_error(const Frame* frame, uint8_t octet)
 cdef str shown_frame(uint8_t type, const uint8_t* payload, size_t size, size_t held)
 
 
@@ -164,16 +165,18 @@ cdef inline int write_content(
     return 0
 
 
-cdef inline int write_deliver(
-    Buffer* out, uint16_t channel, const uint8_t* consumer_tag, uint8_t consumer_tag_size, uint64_t delivery_tag, bint redelivered,
+cdef inline size_t deliver_method_size(uint8_t consumer_tag_size, uint8_t exchange_size, uint8_t routing_key_size) noexcept nogil:
+    """The payload of a basic.deliver."""
+    return <size_t>16 + consumer_tag_size + exchange_size + routing_key_size
+
+
+cdef inline uint8_t* store_deliver(
+    uint8_t* at, uint16_t channel, const uint8_t* consumer_tag, uint8_t consumer_tag_size, uint64_t delivery_tag, bint redelivered,
     const uint8_t* exchange, uint8_t exchange_size, const uint8_t* routing_key, uint8_t routing_key_size,
-    const uint8_t* properties, uint32_t properties_size, const uint8_t* body, size_t body_size, uint32_t frame_max,
-) except -1 nogil:
-    """basic.deliver with its content, every frame of it, into one reservation."""
-    cdef uint32_t method_size = <uint32_t>16 + consumer_tag_size + exchange_size + routing_key_size
-    cdef uint8_t* start = reserve_or_raise(out, FRAME_OVERHEAD + method_size + content_size(properties_size, body_size, frame_max))
-    cdef uint8_t* at = start
-    store_frame_head(at, FRAME_METHOD, channel, method_size)
+    const uint8_t* properties, uint32_t properties_size, uint64_t body_size,
+) noexcept nogil:
+    """basic.deliver and its content header: all of a delivery before its body frames. Answers where it ends."""
+    store_frame_head(at, FRAME_METHOD, channel, <uint32_t>deliver_method_size(consumer_tag_size, exchange_size, routing_key_size))
     store_u32(at + 7, METHOD_BASIC_DELIVER)
     at[11] = consumer_tag_size
     memcpy(at + 12, consumer_tag, consumer_tag_size)
@@ -187,8 +190,23 @@ cdef inline int write_deliver(
     memcpy(at + 1, routing_key, routing_key_size)
     at += 1 + routing_key_size
     at[0] = FRAME_END
-    at = store_content_header(at + 1, channel, METHOD_BASIC_DELIVER >> 16, body_size, properties, properties_size)
-    at = store_body_frames(at, channel, body, body_size, frame_max)
+    return store_content_header(at + 1, channel, METHOD_BASIC_DELIVER >> 16, body_size, properties, properties_size)
+
+
+cdef inline int write_deliver(
+    Buffer* out, uint16_t channel, const uint8_t* consumer_tag, uint8_t consumer_tag_size, uint64_t delivery_tag, bint redelivered,
+    const uint8_t* exchange, uint8_t exchange_size, const uint8_t* routing_key, uint8_t routing_key_size,
+    const uint8_t* properties, uint32_t properties_size, const uint8_t* body, size_t body_size, uint32_t frame_max,
+) except -1 nogil:
+    """basic.deliver with its content, every frame of it, into one reservation. body NULL: all but its frames, which the caller writes."""
+    cdef size_t method_size = deliver_method_size(consumer_tag_size, exchange_size, routing_key_size)
+    cdef uint8_t* start = reserve_or_raise(
+        out, FRAME_OVERHEAD + method_size + content_size(properties_size, body_size if body != NULL else 0, frame_max))
+    cdef uint8_t* at = store_deliver(
+        start, channel, consumer_tag, consumer_tag_size, delivery_tag, redelivered, exchange, exchange_size, routing_key, routing_key_size,
+        properties, properties_size, body_size)
+    if body != NULL:
+        at = store_body_frames(at, channel, body, body_size, frame_max)
     out.length += <size_t>(at - start)
     return 0
 

@@ -20,14 +20,19 @@ HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 cdef object frame_fault_error(Py_ssize_t fault, const uint8_t* data, size_t size, uint32_t frame_max):
     """The FrameError, in RabbitMQ's words, for what `next_frame` said of the `size` bytes at `data` (at least 7)."""
     cdef uint32_t payload_size = load_u32(data + 3)
+    cdef Frame frame
     if fault == FRAME_FAULT_SIZE:
         limit = <long long>frame_max - FRAME_OVERHEAD
         return FrameError(f"type {data[0]}, all octets = <<>>: {{frame_too_large,{payload_size},{limit}}}")
     if fault == FRAME_FAULT_END:
-        what = f"{{invalid_frame_end_marker,{data[FRAME_HEAD_SIZE + <size_t>payload_size]}}}"
-    else:
-        what = "unknown_frame"
-    return FrameError(f"{shown_frame(data[0], data + FRAME_HEAD_SIZE, payload_size, size - FRAME_HEAD_SIZE)}: {what}")
+        frame = Frame(data[0], 0, payload_size, data + FRAME_HEAD_SIZE)
+        return frame_end_error(&frame, data[FRAME_HEAD_SIZE + <size_t>payload_size])
+    return FrameError(f"{shown_frame(data[0], data + FRAME_HEAD_SIZE, payload_size, size - FRAME_HEAD_SIZE)}: unknown_frame")
+
+
+cdef object frame_end_error(const Frame* frame, uint8_t octet):
+    """The FrameError for a frame whose payload, all of it there, is followed by `octet` instead of FRAME_END."""
+    return FrameError(f"{shown_frame(frame.type, frame.payload, frame.size, frame.size)}: {{invalid_frame_end_marker,{octet}}}")
 
 
 cdef str shown_frame(uint8_t type, const uint8_t* payload, size_t size, size_t held):

@@ -110,3 +110,14 @@ cdef packed struct ThrottlePacket:     # RELIEVE too, with channel_ref 0
     PacketHead head
     uint32_t channel_ref
     uint32_t worker             # index of the worker that is behind
+
+
+cdef inline size_t bytes_before_message(const PacketHead* head) noexcept nogil:
+    """Of a packet that carries a message: what lies before it. 0: it carries none, or the head alone does not tell (routing keys)."""
+    if head.type == PACKET_ENQUEUE:
+        return sizeof(EnqueuePacket) + 4 * <size_t>head.count
+    if head.type == PACKET_DELIVER:
+        return sizeof(DeliverPacket)
+    if head.type == PACKET_PUBLISH and head.count == 0:
+        return sizeof(PublishPacket)
+    return 0

@@ -19,7 +19,8 @@ from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
 from leveret.codec.wire cimport buffer_free, buffer_unread
-from leveret.link.stream cimport Stream
+from leveret.link.pieces cimport pieces_drop
+from leveret.link.stream cimport Stream, unsent
 
 cdef extern from "<sys/epoll.h>" nogil:
     enum:
@@ -71,7 +72,8 @@ cdef class Ending:
 cdef class Poller:
     """Attach to the running loop with `attach()`; `close()` when the process ends.
 
-    `chunk_size` is the most that one stream reads in one turn (bytes): it bounds how long one busy peer holds the others up.
+    `chunk_size` is the most that one stream reads in one turn (bytes; 1 MiB if it carries large bodies): it bounds how long one busy peer
+    holds the others up.
     """
 
     def __cinit__(self, loop, size_t chunk_size=256 * 1024):
@@ -142,7 +144,7 @@ cdef class Poller:
         cdef uint32_t events = 0
         if not stream.paused:
             events |= EPOLLIN
-        if stream.out.length > stream.out.start and not stream.flush_pending:
+        if unsent(stream) and not stream.flush_pending:
             events |= EPOLLOUT
         if stream.hung and not events:
             return 0
@@ -294,7 +296,9 @@ cdef class Poller:
             self.pending = []
             for stream in todo:
                 stream.flush_pending = False
-                if stream.fd < 0:
+                if stream.fd < 0:       # closed meanwhile, and perhaps written to after that
+                    pieces_drop(&stream.pieces)
+                    buffer_free(&stream.out)
                     continue
                 try:
                     stream.flush()

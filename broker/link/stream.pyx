@@ -4,11 +4,14 @@ It owns the descriptor, the unsent output and the unconsumed tail of the input. 
 connections and links are its subclasses and give it meaning by `on_bytes`. It never blocks, never drops, and knows no protocol.
 
 Input: `on_bytes(data, size)` returns how many bytes it consumed; the rest is kept and comes again with more behind it. A subclass that
-needs a large unit whole says so in `wanted`; it is then received straight into its place, not copied read by read. `pause(reason)` stops
+needs a large unit whole says so in `wanted`; it is then received straight into its place, not copied read by read. A large body *lands*:
+the subclass makes its message, consumes what has come of it, and says by `land` where the rest belongs; the next reads go there, and
+what follows comes with the last of them. When all of it has come, `on_landed` is called, then `on_bytes` again. `pause(reason)` stops
 reading (TCP back-pressure) and also stops the subclass's own loop, which looks at `paused`; `resume` goes on with what was kept.
 
-Output: gathered in `out`, sent once at the end of the turn. Beyond `out_high` unsent bytes the stream is `congested` until they are fewer
-than `out_low`: `on_congested` and `on_drained` tell the subclass, whose duty it is to stop whoever writes. `out` itself takes all that is
+Output: gathered in `out`, sent once at the end of the turn. Large bodies are sent from where they lie (`write_from`), with the bytes before
+and after them in one system call. Beyond `out_high` unsent bytes, copied or not, the stream is `congested` until they are fewer than
+`out_low`: `on_congested` and `on_drained` tell the subclass, whose duty it is to stop whoever writes. The output itself takes all that is
 written.
 """
 
@@ -17,17 +20,24 @@ import socket
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from leveret.codec.wire cimport buffer_consume, buffer_free, buffer_reserve, buffer_unread, buffer_write
+from leveret.link.pieces cimport iovec, pieces_add, pieces_consume, pieces_drop, pieces_empty, pieces_gather
 from leveret.link.poller cimport Poller
+from leveret.queue.message cimport Message, message_release, message_retain
 
 cdef extern from "<sys/socket.h>" nogil:
     enum:
         MSG_NOSIGNAL
         MSG_DONTWAIT
+    struct msghdr:
+        iovec* msg_iov
+        size_t msg_iovlen
     ssize_t recv(int fd, void* into, size_t size, int flags)
+    ssize_t recvmsg(int fd, msghdr* message, int flags)
     ssize_t send(int fd, const void* data, size_t size, int flags)
+    ssize_t sendmsg(int fd, const msghdr* message, int flags)
 
 cdef extern from "<sys/types.h>":
     ctypedef Py_ssize_t ssize_t
@@ -39,6 +49,11 @@ cdef enum:
     OUT_KEPT = 64 * 1024        # an emptied output buffer larger than this is kept by few streams only (Poller.keep_room)
     OUT_HIGH = 256 * 1024
     OUT_LOW = 64 * 1024
+    # With the rest of a large body at most so much of what follows it is read. More means fewer system calls, which on TCP is worth more
+    # than that the bodies that lie whole in it are copied once.
+    BESIDE_LANDING = 256 * 1024
+    VECTORS_PER_SEND = 64       # 2 MiB of bodies of 64 KB
+    LANDED_PER_TURN = 1024 * 1024   # a stream of large bodies is read on until so much has come: few and large sends cost half as much
 
 
 cdef class Stream:
@@ -48,6 +63,7 @@ cdef class Stream:
         self.fd = -1
         self.out_high = OUT_HIGH
         self.out_low = OUT_LOW
+        self.beside_landing = BESIDE_LANDING
 
     def __init__(self, Poller poller, sock):
         self.poller = poller
@@ -62,6 +78,9 @@ cdef class Stream:
             raise
 
     def __dealloc__(self):
+        pieces_drop(&self.pieces)
+        if self.landing != NULL:
+            message_release(self.landing)
         buffer_free(&self.out)
         buffer_free(&self.rest)
         if self.fd >= 0:
@@ -70,7 +89,7 @@ cdef class Stream:
     @property
     def unsent_bytes(self):
         """Bytes written and not yet taken by the kernel."""
-        return buffer_unread(&self.out)
+        return unsent(self)
 
     @property
     def is_congested(self):
@@ -93,23 +112,42 @@ cdef class Stream:
             raise MemoryError
         return at
 
+    cdef int write_from(self, Message* message, const uint8_t* data, size_t size) except -1:
+        """`size` bytes at `data`, a part of `message`, come next. They are not copied: the message is held until they are sent."""
+        if not pieces_add(&self.pieces, &self.out, message, data, size):
+            return self.close("out of memory")      # half a frame or packet has been written
+        return self.written(0)
+
     cdef int written(self, size_t size) except -1:
         self.out.length += size
         if not self.flush_pending:
             if self.fd < 0:
+                pieces_drop(&self.pieces)
                 buffer_consume(&self.out, buffer_unread(&self.out))
                 return 0
             self.poller.want_flush(self)
-        if not self.congested and buffer_unread(&self.out) > self.out_high:
+        if not self.congested and unsent(self) > self.out_high:
             self.congested = True
             self.on_congested()
         return 0
 
+    cdef Py_ssize_t send_some(self, size_t* asked) except? -1:
+        """One system call with as much of the output as it takes: what `send` answers, and in `asked` what it was given."""
+        cdef iovec vectors[VECTORS_PER_SEND]
+        cdef msghdr header
+        if pieces_empty(&self.pieces):
+            asked[0] = buffer_unread(&self.out)
+            return send(self.fd, self.out.data + self.out.start, asked[0], MSG_NOSIGNAL | MSG_DONTWAIT)
+        memset(&header, 0, sizeof(header))
+        header.msg_iov = vectors
+        header.msg_iovlen = pieces_gather(&self.pieces, &self.out, vectors, VECTORS_PER_SEND, asked)
+        return sendmsg(self.fd, &header, MSG_NOSIGNAL | MSG_DONTWAIT)
+
     cdef int flush(self) except -1:
         cdef Py_ssize_t sent
-        cdef size_t unsent = buffer_unread(&self.out)
-        while unsent:
-            sent = send(self.fd, self.out.data + self.out.start, unsent, MSG_NOSIGNAL | MSG_DONTWAIT)
+        cdef size_t asked
+        while unsent(self):
+            sent = self.send_some(&asked)
             if sent < 0:
                 if errno == EINTR:
                     continue
@@ -119,60 +157,123 @@ cdef class Stream:
             self.sent_bytes += sent
             self.sent_count += 1
             self.sent_at_ms = self.poller.now_ms
-            buffer_consume(&self.out, sent)
-            if <size_t>sent < unsent:
-                unsent -= sent
+            pieces_consume(&self.pieces, &self.out, sent)
+            if <size_t>sent < asked:
                 break  # the socket is full: epoll says when it is not
-            unsent = 0
-        if unsent == 0:
+        if unsent(self) == 0:
             if self.out.capacity > OUT_KEPT:
                 self.poller.keep_room(self)
             if self.closing:
                 return self.close("closed")
         if not self.flush_pending:
             self.poller.change(self)
-        if self.congested and unsent < self.out_low:
+        if self.congested and unsent(self) < self.out_low:
             self.congested = False
             self.on_drained()
         return 0
 
     # --- input
 
+    cdef int land(self, Message* message, uint8_t* at, size_t left) except -1:
+        """What comes next, `left` bytes (0: it is all there), belongs to `message` at `at`. The caller has consumed all before it."""
+        message_retain(message)
+        self.landing = message
+        self.landing_at = at
+        self.landing_left = left
+        return 0
+
+    cdef int drop_landing(self) except -1:
+        if self.landing != NULL:
+            message_release(self.landing)
+            self.landing = NULL
+            self.landing_left = 0
+        return 0
+
     cdef int on_readable(self) except -1:
-        cdef Py_ssize_t received, consumed
+        cdef uint64_t before = self.received_bytes
+        while self.receive() and self.fd >= 0 and not self.paused and self.received_bytes - before < LANDED_PER_TURN:
+            pass
+        return 0
+
+    cdef bint receive(self) except -1:
+        """One read. Whether there is reason to try another one at once."""
+        cdef Py_ssize_t received
         cdef size_t kept = buffer_unread(&self.rest)
-        cdef size_t total, room
+        cdef size_t room
         cdef uint8_t* into
+        if self.landing_left:
+            return self.receive_landing()
         if self.wanted > self.poller.chunk_size or kept >= self.poller.chunk_size:
             # A large unit: receive it where it will be read.
             room = self.wanted - kept if self.wanted > kept else self.poller.chunk_size
             into = buffer_reserve(&self.rest, room)
             if into == NULL:
-                return self.close("out of memory")
+                self.close("out of memory")
+                return False
             received = recv(self.fd, into, room, MSG_DONTWAIT)
             if received <= 0:
-                return self.nothing_received(received)
+                self.nothing_received(received)
+                return False
             self.rest.length += received
             self.count_received(received)
-            if buffer_unread(&self.rest) < self.wanted:
-                return 0
-            return self.feed_rest()
+            if buffer_unread(&self.rest) >= self.wanted:
+                self.feed_rest()
+            return False
         if kept:
             memcpy(self.poller.chunk, self.rest.data + self.rest.start, kept)
-        received = recv(self.fd, self.poller.chunk + kept, self.poller.chunk_size - kept, MSG_DONTWAIT)
+        room = self.poller.chunk_size - kept
+        received = recv(self.fd, self.poller.chunk + kept, room, MSG_DONTWAIT)
         if received <= 0:
-            return self.nothing_received(received)
+            self.nothing_received(received)
+            return False
         self.count_received(received)
-        total = kept + received
+        buffer_free(&self.rest)
         self.wanted = 0
         self.feeding = True
         try:
-            consumed = self.on_bytes(self.poller.chunk, total)
+            self.feed_chunk(kept + received)
         finally:
             self.feeding = False
-        buffer_free(&self.rest)
-        if self.fd >= 0 and <size_t>consumed < total:
-            buffer_write(&self.rest, self.poller.chunk + consumed, total - consumed)
+        return self.landing_left != 0 and <size_t>received == room
+
+    cdef bint receive_landing(self) except -1:
+        """The rest of a message into its place, and what follows it into the chunk. Whether there was as much as could be taken."""
+        cdef iovec vectors[2]
+        cdef msghdr header
+        cdef Py_ssize_t received
+        cdef size_t left = self.landing_left
+        cdef size_t beside = min(self.beside_landing, self.poller.chunk_size)
+        memset(&header, 0, sizeof(header))
+        vectors[0].iov_base = self.landing_at
+        vectors[0].iov_len = left
+        vectors[1].iov_base = self.poller.chunk
+        vectors[1].iov_len = beside
+        header.msg_iov = vectors
+        header.msg_iovlen = 2
+        received = recvmsg(self.fd, &header, MSG_DONTWAIT)
+        if received <= 0:
+            self.nothing_received(received)
+            return False
+        self.count_received(received)
+        if <size_t>received < left:
+            self.landing_at += received
+            self.landing_left -= received
+            return False
+        self.landing_left = 0
+        self.feeding = True
+        try:
+            self.on_landed()
+            if self.fd >= 0 and <size_t>received > left:
+                self.feed_chunk(received - left)
+        finally:
+            self.feeding = False
+        return <size_t>received == left + beside
+
+    cdef int feed_chunk(self, size_t size) except -1:
+        """Serve the first `size` bytes of the chunk and keep what is not consumed."""
+        cdef Py_ssize_t consumed = self.on_bytes(self.poller.chunk, size)
+        if self.fd >= 0 and <size_t>consumed < size:
+            buffer_write(&self.rest, self.poller.chunk + consumed, size - consumed)
         return 0
 
     cdef int count_received(self, size_t size) except -1:
@@ -263,7 +364,9 @@ cdef class Stream:
         self.poller.remove(self)
         c_close(self.fd)
         self.fd = -1
+        pieces_drop(&self.pieces)
         buffer_free(&self.out)
+        self.drop_landing()
         if not self.feeding:
             buffer_free(&self.rest)
         self.paused |= PAUSED_CLOSING
@@ -276,7 +379,9 @@ cdef class Stream:
         self.poller.remove(self)
         c_close(self.fd)
         self.fd = -1
+        pieces_drop(&self.pieces)
         buffer_free(&self.out)
+        self.drop_landing()
         buffer_free(&self.rest)
         self.paused |= PAUSED_CLOSING
         return 0
@@ -285,6 +390,9 @@ cdef class Stream:
 
     cdef Py_ssize_t on_bytes(self, const uint8_t* data, size_t size) except -1:
         raise NotImplementedError
+
+    cdef int on_landed(self) except -1:
+        return 0
 
     cdef int on_congested(self) except -1:
         return 0

@@ -78,20 +78,28 @@ cdef inline Message* message_new(
     return message
 
 
-cdef inline Message* message_from_wire(const uint8_t* wire, size_t size) noexcept nogil:
-    """A message out of a packet's bytes (`size` of them, head fields first), or NULL when memory is out or the sizes disagree."""
+cdef inline Message* message_begun(const uint8_t* wire, size_t came, size_t size) noexcept nogil:
+    """A message of which the first `came` of `size` bytes of a packet are there, the rest to be filled in.
+
+    NULL: as for `message_from_wire`, or what has come is less than the head's fields.
+    """
     cdef Message* message
-    if size < MESSAGE_HEAD_SIZE - MESSAGE_WIRE_OFFSET:
+    if came < MESSAGE_HEAD_SIZE - MESSAGE_WIRE_OFFSET or came > size:
         return NULL
     message = <Message*>malloc(size + MESSAGE_WIRE_OFFSET)
     if message == NULL:
         return NULL
     message.references = 1
-    memcpy(<uint8_t*>message + MESSAGE_WIRE_OFFSET, wire, size)
+    memcpy(<uint8_t*>message + MESSAGE_WIRE_OFFSET, wire, came)
     if message_size(message) != size + MESSAGE_WIRE_OFFSET:
         free(message)
         return NULL
     return message
+
+
+cdef inline Message* message_from_wire(const uint8_t* wire, size_t size) noexcept nogil:
+    """A message out of a packet's bytes (`size` of them, head fields first), or NULL when memory is out or the sizes disagree."""
+    return message_begun(wire, size, size)
 
 
 cdef inline void message_retain(Message* message) noexcept nogil:

@@ -6,6 +6,7 @@ from leveret.link.packets cimport PacketHead, PublishPacket
 from leveret.link.poller cimport Ending, Poller
 from leveret.lookup.byte_map cimport ByteMap
 from leveret.lookup.integer_map cimport IntegerMap
+from leveret.queue.message cimport Message
 from leveret.router.exchanges.exchange cimport Destinations, Subject
 from leveret.router.graph cimport ExchangeGraph
 
@@ -20,6 +21,12 @@ cdef struct Route:                  # one block: this, the groups, the queue ids
     uint32_t queue_count
     uint32_t group_count
     Group* groups
+
+
+cdef struct Wire:                   # a message as a packet carries it
+    const uint8_t* data
+    uint32_t size
+    Message* message                # the block that holds it; NULL: it lies in a link's input and must be copied
 
 
 cdef class Source:
@@ -46,9 +53,11 @@ cdef class Outlet(Ending):
     cdef uint64_t verdict_workers
 
     cdef size_t backlog(self) noexcept
-    cdef int enqueue(self, const Group* group, const PublishPacket* packet, uint32_t wire_size, uint16_t origin) except -1
+    cdef int enqueue(
+        self, const Group* group, const PublishPacket* packet, const Wire* wire, uint16_t origin,
+    ) except -1
     cdef int enqueue_some(
-        self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, uint32_t wire_size, uint16_t origin,
+        self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, const Wire* wire, uint16_t origin,
     ) except -1
     cdef int check_backlog(self, Outlet origin, uint32_t channel_ref) except -1
     cdef int relieve(self) except -1
@@ -80,6 +89,6 @@ cdef class Distributor:
     cdef uint64_t memo_misses
     cdef uint64_t unroutable
 
-    cdef int publish(self, Outlet origin, const PublishPacket* packet, uint32_t wire_size, const Subject* subject) except -1
+    cdef int publish(self, Outlet origin, const PublishPacket* packet, const Wire* wire, const Subject* subject) except -1
     cdef Route* find_route(self, Source source, const Subject* subject, bint* kept) except? NULL
     cdef int forget(self, Source source) except -1

@@ -41,6 +41,7 @@ from leveret.link.packets cimport (
     VerdictPacket,
 )
 from leveret.link.poller cimport Ending, Poller
+from leveret.link.stream cimport BY_REFERENCE_MIN, unsent
 from leveret.lookup.byte_map cimport byte_map_find, byte_map_free, byte_map_set
 from leveret.lookup.integer_map cimport (
     integer_map_clear,
@@ -81,10 +82,12 @@ cdef class Outlet(Ending):
         integer_map_free(&self.told)
 
     cdef size_t backlog(self) noexcept:
-        return buffer_unread(&self.link.out) if self.link is not None else buffer_unread(&self.held)
+        return unsent(self.link) if self.link is not None else buffer_unread(&self.held)
 
-    cdef int enqueue(self, const Group* group, const PublishPacket* packet, uint32_t wire_size, uint16_t origin) except -1:
-        """Write the message (the packet's last `wire_size` bytes) for the group's queues; the last packet asks for the confirm."""
+    cdef int enqueue(
+        self, const Group* group, const PublishPacket* packet, const Wire* wire, uint16_t origin,
+    ) except -1:
+        """Write the message for the group's queues; the last packet asks for the confirm."""
         cdef uint32_t done = 0, some
         cdef uint8_t flags
         while True:
@@ -93,17 +96,18 @@ cdef class Outlet(Ending):
             if some > QUEUES_PER_PACKET:
                 some = QUEUES_PER_PACKET
                 flags = 0
-            self.enqueue_some(group.queue_ids + done, <uint16_t>some, flags, packet, wire_size, origin)
+            self.enqueue_some(group.queue_ids + done, <uint16_t>some, flags, packet, wire, origin)
             done += some
             if done == group.count:
                 return 0
 
     cdef int enqueue_some(
-        self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, uint32_t wire_size, uint16_t origin,
+        self, const uint32_t* ids, uint16_t count, uint8_t flags, const PublishPacket* packet, const Wire* wire, uint16_t origin,
     ) except -1:
         cdef uint32_t ids_size = 4 * <uint32_t>count
-        cdef const uint8_t* wire = <const uint8_t*>packet + packet.head.size - wire_size
-        cdef uint32_t size = <uint32_t>sizeof(EnqueuePacket) + ids_size + wire_size
+        cdef uint32_t head_size = <uint32_t>sizeof(EnqueuePacket) + ids_size
+        cdef bint by_reference = wire.message != NULL and wire.size >= BY_REFERENCE_MIN and self.link is not None
+        cdef uint32_t size = head_size if by_reference else head_size + wire.size
         cdef uint8_t* at
         cdef EnqueuePacket* enqueue
         if self.link is not None:
@@ -113,7 +117,7 @@ cdef class Outlet(Ending):
             if at == NULL:
                 raise MemoryError()
         enqueue = <EnqueuePacket*>at
-        enqueue.head.size = size
+        enqueue.head.size = head_size + wire.size
         enqueue.head.type = PACKET_ENQUEUE
         enqueue.head.flags = flags
         enqueue.head.count = count
@@ -122,10 +126,13 @@ cdef class Outlet(Ending):
         enqueue.reserved = 0
         enqueue.publish_no = packet.publish_no
         memcpy(at + sizeof(EnqueuePacket), ids, ids_size)
-        memcpy(at + sizeof(EnqueuePacket) + ids_size, wire, wire_size)
+        if not by_reference:
+            memcpy(at + head_size, wire.data, wire.size)
         if self.link is not None:
             self.link.written(size)
-            if self.link.congested:
+            if by_reference:
+                self.link.write_from(wire.message, wire.data, wire.size)
+            if self.link is not None and self.link.congested:
                 self.behind = True
         else:
             self.held.length += size
@@ -211,32 +218,41 @@ cdef class RouterLink(Link):
         self.distributor = receiver.distributor
         super().__init__(poller, sock, hello, receiver)
 
-    cdef int on_packet(self, PacketHead* packet) except -1:
+    cdef int on_packet(self, PacketHead* packet, Message* landed) except -1:
         cdef PublishPacket* publish = <PublishPacket*>packet
-        cdef const uint8_t* wire = <const uint8_t*>packet + sizeof(PublishPacket)
+        cdef const uint8_t* at = <const uint8_t*>packet + sizeof(PublishPacket)
         cdef const uint8_t* end = <const uint8_t*>packet + packet.size
         cdef uint16_t _more
         cdef Message* message
+        cdef Wire wire
         cdef Subject subject
         if packet.type != PACKET_PUBLISH or self.outlet is None:
             return self.close(f"packet type {packet.type} is not expected here")
-        subject.more_keys = wire
+        subject.more_keys = at
         subject.more_count = packet.count
-        for _more in range(packet.count):
-            if wire >= end or wire + wire[0] >= end:
-                return self.close("a publish packet's routing keys do not fit its size")
-            wire += 1 + wire[0]
-        # The packet's bytes are a message from `properties_size` on; what lies before is never looked at.
-        message = <Message*>(wire - MESSAGE_WIRE_OFFSET)
-        if end - wire < WIRE_HEAD or <uint64_t>(end - wire) != (
-            <uint64_t>WIRE_HEAD + message.exchange_size + message.routing_key_size + message.properties_size + message.body_size
-        ):
-            return self.close("a publish packet's message does not fit its size")
-        subject.key = wire + WIRE_HEAD + message.exchange_size
+        if landed != NULL:      # without further keys, and its sizes are right
+            message = landed
+            at = <const uint8_t*>landed + MESSAGE_WIRE_OFFSET
+            end = at + packet.size - sizeof(PublishPacket)
+        else:
+            for _more in range(packet.count):
+                if at >= end or at + at[0] >= end:
+                    return self.close("a publish packet's routing keys do not fit its size")
+                at += 1 + at[0]
+            # The packet's bytes are a message from `properties_size` on; what lies before is never looked at.
+            message = <Message*>(at - MESSAGE_WIRE_OFFSET)
+            if end - at < WIRE_HEAD or <uint64_t>(end - at) != (
+                <uint64_t>WIRE_HEAD + message.exchange_size + message.routing_key_size + message.properties_size + message.body_size
+            ):
+                return self.close("a publish packet's message does not fit its size")
+        wire.data = at
+        wire.size = <uint32_t>(end - at)
+        wire.message = landed
+        subject.key = at + WIRE_HEAD + message.exchange_size
         subject.key_size = message.routing_key_size
         subject.properties = subject.key + subject.key_size
         subject.properties_size = message.properties_size
-        return self.distributor.publish(self.outlet, publish, <uint32_t>(end - wire), &subject)
+        return self.distributor.publish(self.outlet, publish, &wire, &subject)
 
     cdef int on_drained(self) except -1:
         if self.outlet is not None and self.outlet.link is self:
@@ -359,7 +375,7 @@ cdef class Distributor:
 
     # --- publishes
 
-    cdef int publish(self, Outlet origin, const PublishPacket* packet, uint32_t wire_size, const Subject* subject) except -1:
+    cdef int publish(self, Outlet origin, const PublishPacket* packet, const Wire* wire, const Subject* subject) except -1:
         cdef uint64_t* found = integer_map_find(&self.source_map, packet.exchange_id)
         cdef uint64_t workers = 0
         cdef uint32_t at
@@ -376,7 +392,7 @@ cdef class Distributor:
                 workers = route.workers
                 for at in range(route.group_count):
                     outlet = <Outlet>self.outlet_array[route.groups[at].worker]
-                    outlet.enqueue(&route.groups[at], packet, wire_size, <uint16_t>origin.index)
+                    outlet.enqueue(&route.groups[at], packet, wire, <uint16_t>origin.index)
                     if outlet.behind:
                         outlet.check_backlog(origin, packet.channel_ref)
             finally:

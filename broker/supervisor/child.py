@@ -50,6 +50,13 @@ _PR_SET_PDEATHSIG = 1
 _COMM_BYTES_MAX = 15  # proc(5)
 _TRIM_FIRST_S = 1.0
 _TRIM_MAX_S = 10.0
+# mallopt(3), and what malloc comes to by itself in a process that has freed a block of 8 MiB.
+_M_TRIM_THRESHOLD = -1
+_M_TOP_PAD = -2
+_M_MMAP_THRESHOLD = -3
+_KEPT_FREE_BYTES = 16 * 1024 * 1024
+_GROWTH_BYTES = 1024 * 1024
+_OWN_MAPPING_BYTES = 8 * 1024 * 1024
 
 
 class Child:
@@ -190,6 +197,19 @@ class _Line:
         self._child._on_supervisor_gone()
 
 
+def keep_freed_memory() -> None:
+    """Let malloc keep up to 16 MiB that are free at the end of the heap, and take blocks of less than 8 MiB from the heap.
+
+    Without this it gives a message's memory back to the kernel at once and gets it again for the next one: page faults were a fifth of what
+    a message of 64 KB costs. Where there is no glibc nothing happens.
+    """
+    with contextlib.suppress(AttributeError):
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
+        mallopt(_M_TOP_PAD, _GROWTH_BYTES)
+        mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
+
+
 def process_name(kind: str, index: int) -> str:
     """How logs, `leveret status` and pages name a process; only workers are numbered."""
     return f"{kind}-{index}" if kind == "worker" else kind
@@ -206,6 +226,8 @@ def run_child(kind: str, main: Callable[[Child], Coroutine[Any, Any, None]]) -> 
     for ignored in (signal.SIGINT, signal.SIGHUP):
         signal.signal(ignored, signal.SIG_IGN)
     faulthandler.enable()
+    if kind != "management":  # it moves no messages
+        keep_freed_memory()
     settings = facts["settings"]
     name = process_name(kind, facts["index"])
     logs.set_up(name, settings["log_level"], settings["log_format"])

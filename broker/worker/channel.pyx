@@ -21,7 +21,6 @@ from leveret.codec.frames cimport (
     FRAME_OVERHEAD,
     content_size,
     shown_frame,
-    store_body_frames,
     store_content_header,
     store_frame_head,
     write_deliver,
@@ -56,6 +55,7 @@ from leveret.codec.wire cimport (
     store_u64,
 )
 from leveret.link.packets cimport ENQUEUE_WANTS_CONFIRM, PUBLISH_WANTS_VERDICT
+from leveret.link.stream cimport BY_REFERENCE_MIN
 from leveret.queue.ledger cimport Slot, ledger_append, ledger_erase, ledger_find, ledger_free, ledger_tidy
 from leveret.queue.message cimport (
     MESSAGE_EXPIRES,
@@ -159,6 +159,8 @@ cdef class Channel(Publisher):
         return 0
 
     cdef int deliver(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1:
+        """Write it, or keep it until it may be written. A body of BY_REFERENCE_MIN bytes or more is in a block of its own, which is held;
+        a smaller one may lie in a link's input."""
         cdef Message* kept
         if self.closing or self.connection.closed:
             return 0    # it comes back to its queue when the channel's consumers are forgotten
@@ -166,7 +168,11 @@ cdef class Channel(Publisher):
             if self.flow_stopped or subscription.parked or (
                     not subscription.no_ack and (self.global_prefetch or self.global_prefetch_bytes)
                     and (self.parked or not self.has_room(message.body_size, False))):
-                kept = message_from_wire(<uint8_t*>message + MESSAGE_WIRE_OFFSET, message_size(message) - MESSAGE_WIRE_OFFSET)
+                if message.body_size >= BY_REFERENCE_MIN:
+                    kept = message
+                    message_retain(kept)
+                else:
+                    kept = message_from_wire(<uint8_t*>message + MESSAGE_WIRE_OFFSET, message_size(message) - MESSAGE_WIRE_OFFSET)
                 if kept == NULL:
                     raise MemoryError
                 self.park(subscription, <uint64_t>kept, delivery_no, redelivered)
@@ -175,12 +181,14 @@ cdef class Channel(Publisher):
 
     cdef int write_delivery(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered) except -1:
         cdef Connection connection = self.connection
+        cdef bint large = message.body_size >= BY_REFERENCE_MIN
         cdef uint64_t tag
         tag = self.next_tag(subscription, delivery_no, message.body_size)
         write_deliver(
             &connection.out, self.id, <const uint8_t*>PyBytes_AS_STRING(subscription.tag), <uint8_t>PyBytes_GET_SIZE(subscription.tag),
             tag, redelivered, message_exchange(message), message.exchange_size, message_routing_key(message), message.routing_key_size,
-            message_properties(message), message.properties_size, message_body(message), message.body_size, connection.frame_max)
+            message_properties(message), message.properties_size, NULL if large else message_body(message), message.body_size,
+            connection.frame_max)
         if subscription.no_ack:
             self.delivered_no_ack += 1
             self.state.delivered_no_ack += 1
@@ -190,7 +198,10 @@ cdef class Channel(Publisher):
         if redelivered:
             self.redelivered += 1
             self.state.redelivered += 1
-        connection.written(0)
+        if large:
+            connection.write_body(self.id, message)
+        else:
+            connection.written(0)
         if subscription.owner is not None:
             subscription.spent += credit_cost(message)
             subscription.give_credit()
@@ -323,15 +334,13 @@ cdef class Channel(Publisher):
     cdef int write_get_ok(self, Subscription subscription, Message* message, uint64_t delivery_no, bint redelivered,
                           uint32_t message_count) except -1:
         cdef uint32_t method_size = <uint32_t>19 + message.exchange_size + message.routing_key_size
-        cdef uint32_t frame_max = self.connection.frame_max
         cdef uint64_t tag
         cdef uint8_t* start
         cdef uint8_t* at
         if self.closing or self.connection.closed:
             return 0
         tag = self.next_tag(subscription, delivery_no, message.body_size)
-        start = self.connection.reserve(
-            FRAME_OVERHEAD + method_size + content_size(message.properties_size, message.body_size, frame_max))
+        start = self.connection.reserve(FRAME_OVERHEAD + method_size + content_size(message.properties_size, 0, 0))
         at = start
         store_frame_head(at, FRAME_METHOD, self.id, method_size)
         store_u32(at + 7, METHOD_BASIC_GET_OK)
@@ -346,7 +355,6 @@ cdef class Channel(Publisher):
         store_u32(at, message_count)
         at[4] = FRAME_END
         at = store_content_header(at + 5, self.id, CLASS_BASIC, message.body_size, message_properties(message), message.properties_size)
-        at = store_body_frames(at, self.id, message_body(message), message.body_size, frame_max)
         if subscription.no_ack:
             self.got_no_ack += 1
             self.state.got_no_ack += 1
@@ -356,7 +364,7 @@ cdef class Channel(Publisher):
         if redelivered:
             self.redelivered += 1
             self.state.redelivered += 1
-        return self.connection.answered(at - start)
+        return self.connection.answered_with(self.id, message, at - start)
 
     # --- settle
 

@@ -3,6 +3,7 @@ from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
 from leveret.codec.frames cimport Frame
 from leveret.codec.methods cimport Method
 from leveret.link.stream cimport Stream
+from leveret.queue.message cimport Message
 
 cdef class Connection(Stream)   # before the next lines: the modules name each other
 
@@ -46,6 +47,7 @@ cdef class Connection(Stream):
     cdef bint flowing                   # slowed down: publishes are counted
     cdef int flow_left                  # how many more it may make before the next tick
     cdef uint64_t flow_until_ms
+    cdef Frame landing_frame            # the body frame whose payload is landing
     cdef uint64_t answer_bytes          # of answers, written since the output was last empty or drained
     cdef uint32_t failed_method         # class id << 16 | method id of the frame being served
     cdef bint lost_sync                 # a malformed frame: what follows cannot be read
@@ -71,6 +73,8 @@ cdef class Connection(Stream):
     cdef public bint travelling         # its socket and its state are on the way to another worker, and nothing is written here
 
     cdef Channel channel_at(self, uint16_t id)
+    cdef size_t land_body(self, const uint8_t* data, size_t size) except? 0
+    cdef int on_landed_frame(self, uint8_t octet) except -1
     cdef int on_frame(self, Frame* frame) except -1
     cdef int on_method(self, Channel channel, Frame* frame) except -1
     cdef int on_cold(self, Channel channel, Frame* frame) except -1
@@ -79,6 +83,8 @@ cdef class Connection(Stream):
     cdef int on_fault(self, Py_ssize_t fault, const uint8_t* data, size_t size) except -1
     cdef int carry_on(self, Channel channel, object method, object result) except -1
     cdef int answered(self, size_t size) except -1
+    cdef int answered_with(self, uint16_t channel_id, Message* message, size_t head_size) except -1
+    cdef int write_body(self, uint16_t channel_id, Message* message) except -1
     cdef int send_method(self, uint16_t channel_id, Method method) except -1
     cdef Channel place_channel(self, uint16_t id)
     cdef int weigh_far(self, int worker) except -1

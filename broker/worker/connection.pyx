@@ -15,16 +15,24 @@ import time
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint16_t, uint32_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcmp, memset
+from libc.string cimport memcmp, memcpy, memset
 
 from leveret.codec.frames cimport (
+    FRAME_BODY,
+    FRAME_END,
+    FRAME_HEAD_SIZE,
     FRAME_HEADER,
     FRAME_HEARTBEAT,
     FRAME_METHOD,
+    FRAME_OVERHEAD,
     Frame,
+    body_piece,
+    frame_end_error,
     frame_fault_error,
     next_frame,
     shown_frame,
+    store_frame_head,
+    write_body_frames,
     write_heartbeat,
     write_method_frame,
 )
@@ -49,9 +57,10 @@ from leveret.codec.methods cimport (
     Method,
     decode_method_at,
 )
-from leveret.codec.wire cimport buffer_unread, load_u32
-from leveret.link.stream cimport PAUSED_CLOSING
-from leveret.worker.channel cimport EXPECTS_HEADER, EXPECTS_METHOD, Channel
+from leveret.codec.wire cimport buffer_unread, load_u16, load_u32
+from leveret.link.stream cimport BY_REFERENCE_MIN, LANDING_MIN, PAUSED_CLOSING, unsent
+from leveret.queue.message cimport Message, message_body, message_release
+from leveret.worker.channel cimport EXPECTS_BODY, EXPECTS_HEADER, EXPECTS_METHOD, Channel
 from leveret.worker.state cimport FLOW_HOLD_MS, FLOW_PER_TICK
 
 from leveret.codec.errors import (
@@ -151,6 +160,11 @@ cdef class Connection(Stream):
                 return 0
             self.on_protocol_header(data)
             at = PROTOCOL_HEADER_SIZE
+        if self.landing != NULL and not self.paused and not self.lost_sync:
+            self.on_landed_frame(data[0])
+            if self.fd < 0:
+                return size
+            at = 1
         while not self.paused:
             if self.lost_sync:
                 # Only the answer to our close still means something: a client sends it by itself.
@@ -162,6 +176,8 @@ cdef class Connection(Stream):
                 if taken < 0:
                     self.on_fault(taken, data + at, size - at)
                     return size
+                if size - at > FRAME_HEAD_SIZE and data[at] == FRAME_BODY:
+                    at += self.land_body(data + at, size - at)
                 break
             at += taken
             self.on_frame(&frame)
@@ -170,6 +186,42 @@ cdef class Connection(Stream):
         if self.paused & PAUSED_CLOSING:
             return size
         return at
+
+    cdef size_t land_body(self, const uint8_t* data, size_t size) except? 0:
+        """A body frame has come in part: let the rest of its payload come straight into its message. How much was taken: all or nothing."""
+        cdef uint32_t payload_size = load_u32(data + 3)
+        cdef size_t came = size - FRAME_HEAD_SIZE
+        cdef Channel channel
+        cdef uint8_t* into
+        if payload_size < LANDING_MIN or not self.open or self.closed:
+            return 0
+        channel = self.channel_at(load_u16(data + 1))
+        if channel is None or channel.closing or channel.expects != EXPECTS_BODY:
+            return 0
+        if payload_size > channel.message.body_size - channel.filled:
+            return 0        # refused when it is whole, like any other mistake
+        into = message_body(channel.message) + channel.filled
+        memcpy(into, data + FRAME_HEAD_SIZE, came)
+        self.landing_frame.type = FRAME_BODY
+        self.landing_frame.channel = channel.id
+        self.landing_frame.size = payload_size
+        self.landing_frame.payload = into
+        self.land(channel.message, into + came, payload_size - came)
+        return size
+
+    cdef int on_landed_frame(self, uint8_t octet) except -1:
+        """The payload has landed, and the octet after it has come."""
+        cdef Message* message = self.landing
+        self.landing = NULL
+        try:
+            if octet == FRAME_END:
+                return self.on_frame(&self.landing_frame)
+            self.lost_sync = True
+            self.failed_method = 0
+            self.fail(None, frame_end_error(&self.landing_frame, octet))
+        finally:
+            message_release(message)
+        return 0
 
     cdef int on_protocol_header(self, const uint8_t* data) except -1:
         self.header_seen = True
@@ -458,19 +510,49 @@ cdef class Connection(Stream):
 
         A client that asks and does not read is not read either, or its answers would fill the memory.
         """
-        if buffer_unread(&self.out) == 0:
+        if unsent(self) == 0:
             self.answer_bytes = 0
         self.answer_bytes += size
         self.written(size)
-        if self.answer_bytes > ANSWERS_UNREAD_MAX and buffer_unread(&self.out) > ANSWERS_UNREAD_MAX:
+        if self.answer_bytes > ANSWERS_UNREAD_MAX and unsent(self) > ANSWERS_UNREAD_MAX:
             self.pause(PAUSED_UNREAD)
+        return 0
+
+    cdef int answered_with(self, uint16_t channel_id, Message* message, size_t head_size) except -1:
+        """Of an answer with a message all that goes before the body is written, `head_size` bytes: write the body, and count all of it."""
+        if unsent(self) == 0:
+            self.answer_bytes = 0
+        self.out.length += head_size
+        self.answer_bytes += head_size + message.body_size
+        self.write_body(channel_id, message)
+        return self.answered(0)
+
+    cdef int write_body(self, uint16_t channel_id, Message* message) except -1:
+        """The body frames of a message; those of a large one are sent from where it lies, and must be a message in a block of its own."""
+        cdef size_t piece = body_piece(self.frame_max)
+        cdef size_t left = message.body_size
+        cdef const uint8_t* body = message_body(message)
+        cdef size_t now
+        if left < BY_REFERENCE_MIN or piece < BY_REFERENCE_MIN:
+            write_body_frames(&self.out, channel_id, body, left, self.frame_max)
+            return self.written(0)
+        while left:
+            now = piece if left > piece else left
+            # Room for the end octet too: behind the piece nothing may fail.
+            store_frame_head(self.reserve(FRAME_OVERHEAD), FRAME_BODY, channel_id, <uint32_t>now)
+            self.out.length += FRAME_HEAD_SIZE
+            self.write_from(message, body, now)
+            self.reserve(1)[0] = FRAME_END
+            self.written(1)
+            body += now
+            left -= now
         return 0
 
     cdef int send_method(self, uint16_t channel_id, Method method) except -1:
         if self.fd < 0:
             return 0
         cdef size_t before = buffer_unread(&self.out)
-        if before == 0:
+        if unsent(self) == 0:
             self.answer_bytes = 0
         write_method_frame(&self.out, channel_id, method)
         self.answer_bytes += buffer_unread(&self.out) - before

@@ -24,6 +24,7 @@ from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.stdint cimport uint8_t, uint32_t
 
 from leveret.codec.wire cimport buffer_unread, buffer_write
+from leveret.link.stream cimport unsent
 from leveret.queue.ledger cimport Slot, ledger_append, ledger_free
 from leveret.worker.channel cimport EXPECTS_METHOD, SLOT_SIZE_MASK, Channel
 from leveret.worker.confirms cimport Confirms
@@ -78,7 +79,7 @@ cdef bint comes_from(Subscription subscription, int home):
 def is_quiet(Connection connection not None):
     """Whether nothing of it is under way: nothing unsent, no method, publish or confirm half done. True only while it stands still."""
     cdef Channel channel
-    if connection.paused != PAUSED_HANDOVER or buffer_unread(&connection.out) or connection.flush_pending:
+    if connection.paused != PAUSED_HANDOVER or unsent(connection) or connection.landing != NULL or connection.flush_pending:
         return False
     for channel in connection.all_channels():
         if channel.expects != EXPECTS_METHOD or channel.parked or channel.ending_pending or not all_told(channel.confirms):

@@ -49,7 +49,7 @@ cdef class WorkerLink(Link):
     cdef WorkerState state
     cdef Neighbour neighbour            # None until the hello has come, and for management
 
-    cdef int on_enqueue(self, PacketHead* packet) except -1
-    cdef int on_deliver(self, PacketHead* packet) except -1
+    cdef int on_enqueue(self, PacketHead* packet, Message* message) except -1
+    cdef int on_deliver(self, PacketHead* packet, Message* message) except -1
     cdef int on_settle(self, PacketHead* packet) except -1
     cdef int on_credit(self, PacketHead* packet) except -1

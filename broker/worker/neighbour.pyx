@@ -40,6 +40,7 @@ from leveret.link.packets cimport (
     ThrottlePacket,
     VerdictPacket,
 )
+from leveret.link.stream cimport BY_REFERENCE_MIN
 from leveret.queue.message cimport (
     MESSAGE_DIED,
     MESSAGE_IMMEDIATE,
@@ -48,6 +49,7 @@ from leveret.queue.message cimport (
     Message,
     message_from_wire,
     message_release,
+    message_retain,
     message_size,
 )
 from leveret.queue.queue cimport PUBLISH_REFUSED, PUBLISH_STORED
@@ -274,14 +276,14 @@ cdef class WorkerLink(Link):
             self.neighbour.drained()
         return 0
 
-    cdef int on_packet(self, PacketHead* packet) except -1:
+    cdef int on_packet(self, PacketHead* packet, Message* message) except -1:
         cdef VerdictPacket* verdict
         cdef ConfirmPacket* confirm
         cdef ThrottlePacket* throttle
         if packet.type == PACKET_ENQUEUE:
-            return self.on_enqueue(packet)
+            return self.on_enqueue(packet, message)
         if packet.type == PACKET_DELIVER:
-            return self.on_deliver(packet)
+            return self.on_deliver(packet, message)
         if packet.type == PACKET_SETTLE:
             return self.on_settle(packet)
         if packet.type == PACKET_CREDIT:
@@ -302,14 +304,13 @@ cdef class WorkerLink(Link):
             return 0
         return self.close(f"packet type {packet.type} is not expected here")
 
-    cdef int on_enqueue(self, PacketHead* packet) except -1:
+    cdef int on_enqueue(self, PacketHead* packet, Message* message) except -1:
         cdef EnqueuePacket* enqueue = <EnqueuePacket*>packet
         cdef uint8_t* ids = <uint8_t*>packet + sizeof(EnqueuePacket)
         cdef size_t head_size = sizeof(EnqueuePacket) + 4 * <size_t>packet.count
         cdef uint32_t queue_id
         cdef uint16_t index
         cdef void* found
-        cdef Message* message
         cdef int answer
         cdef bint taken = False
         cdef bint stored = False
@@ -318,7 +319,10 @@ cdef class WorkerLink(Link):
         cdef Neighbour origin
         if packet.size < head_size:
             return self.close("an enqueue packet is shorter than its head")
-        message = message_from_wire(<uint8_t*>packet + head_size, packet.size - head_size)
+        if message == NULL:
+            message = message_from_wire(<uint8_t*>packet + head_size, packet.size - head_size)
+        else:
+            message_retain(message)
         if message == NULL:
             return self.close("an enqueue packet's message does not fit its size, or memory is out")
         try:
@@ -361,15 +365,24 @@ cdef class WorkerLink(Link):
                     origin.send_confirm(enqueue.channel_ref, enqueue.publish_no)
         return 0
 
-    cdef int on_deliver(self, PacketHead* packet) except -1:
+    cdef int on_deliver(self, PacketHead* packet, Message* message) except -1:
         cdef DeliverPacket* deliver = <DeliverPacket*>packet
         cdef void* found = self.state.find_subscription(deliver.consumer_ref)
-        cdef Message* message
         cdef Subscription subscription
         if found == NULL:
             return 0  # its channel is closed; the owner will hear of it and take the message back
-        # The packet's bytes are a message from `properties_size` on; what lies before is never looked at.
-        message = <Message*>(<uint8_t*>packet + sizeof(DeliverPacket) - MESSAGE_WIRE_OFFSET)
+        if message == NULL:
+            # The packet's bytes are a message from `properties_size` on; what lies before is never looked at.
+            message = <Message*>(<uint8_t*>packet + sizeof(DeliverPacket) - MESSAGE_WIRE_OFFSET)
+            if message.body_size >= BY_REFERENCE_MIN:
+                # The channel will hold it, so it must be a block of its own.
+                message = message_from_wire(<uint8_t*>message + MESSAGE_WIRE_OFFSET, packet.size - sizeof(DeliverPacket))
+                if message == NULL:
+                    return self.close("a deliver packet's message does not fit its size, or memory is out")
+                try:
+                    return self.on_deliver(packet, message)
+                finally:
+                    message_release(message)
         if packet.flags & DELIVER_REPLY:
             return self.state.reply_here(deliver.consumer_ref, message)
         subscription = <Subscription>found

@@ -249,7 +249,8 @@ cdef class Publisher(Ending):
             raise UnexpectedFrame("expected method frame, got non method frame instead")
         if size > message.body_size - self.filled:
             raise FrameError("content body frame exceeds remaining content size")
-        memcpy(message_body(message) + self.filled, payload, size)
+        if payload != message_body(message) + self.filled:      # else it has landed there
+            memcpy(message_body(message) + self.filled, payload, size)
         self.filled += <uint32_t>size
         if self.filled == message.body_size:
             return self.finish_publish()
@@ -434,13 +435,11 @@ cdef class Publisher(Ending):
     cdef int write_return(self, Message* message, uint16_t code, bytes text) except -1:
         cdef uint8_t text_size = <uint8_t>PyBytes_GET_SIZE(text)
         cdef uint32_t method_size = <uint32_t>9 + text_size + message.exchange_size + message.routing_key_size
-        cdef uint32_t frame_max = self.connection.frame_max
         cdef uint8_t* start
         cdef uint8_t* at
         if self.closing or self.connection.closed:
             return 0
-        start = self.connection.reserve(
-            FRAME_OVERHEAD + method_size + content_size(message.properties_size, message.body_size, frame_max))
+        start = self.connection.reserve(FRAME_OVERHEAD + method_size + content_size(message.properties_size, 0, 0))
         at = start
         store_frame_head(at, FRAME_METHOD, self.id, method_size)
         store_u32(at + 7, METHOD_BASIC_RETURN)
@@ -456,10 +455,9 @@ cdef class Publisher(Ending):
         at += 1 + message.routing_key_size
         at[0] = FRAME_END
         at = store_content_header(at + 1, self.id, CLASS_BASIC, message.body_size, message_properties(message), message.properties_size)
-        at = store_body_frames(at, self.id, message_body(message), message.body_size, frame_max)
         self.returned += 1
         self.state.returned += 1
-        return self.connection.answered(at - start)
+        return self.connection.answered_with(self.id, message, at - start)
 
     cdef Confirms need_confirms(self):
         if self.confirms is None:

@@ -10,9 +10,9 @@ import secrets
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.string cimport memcmp
 
-from leveret.codec.wire cimport buffer_unread
 from leveret.link.packets cimport CONFIRM_NOT_TAKEN, CONFIRM_REFUSED
 from leveret.link.poller cimport Poller, monotonic_ms
+from leveret.link.stream cimport unsent
 from leveret.lookup.integer_map cimport integer_map_find, integer_map_free, integer_map_remove, integer_map_set
 from leveret.queue.message cimport Message, message_properties, message_routing_key
 from leveret.worker.channel cimport Channel, Publisher
@@ -259,7 +259,7 @@ cdef class WorkerState:
         subscription = <Subscription>found
         if (subscription.reply_name is None or <size_t>len(subscription.reply_name) != message.routing_key_size
                 or memcmp(<const char*>subscription.reply_name, message_routing_key(message), message.routing_key_size) != 0
-                or buffer_unread(&subscription.channel.connection.out) > REPLIES_UNREAD_MAX):
+                or unsent(subscription.channel.connection) > REPLIES_UNREAD_MAX):
             return 0
         return subscription.channel.deliver(subscription, message, 0, False)
 
