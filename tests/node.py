@@ -69,7 +69,7 @@ class Broker:
             "credentials": pika.PlainCredentials(self.user, self.password),
             "socket_timeout": 30,
             "stack_timeout": 40,
-            "blocked_connection_timeout": 60,
+            "blocked_connection_timeout": 120,
         }
         return pika.ConnectionParameters(**(settings | overrides))
 
@@ -87,7 +87,7 @@ class Broker:
     def _http(self) -> httpx.Client:
         # One client for all requests, because making one reads every certificate authority of the system; a connection for each, because a
         # kept one would not outlive the process behind it.
-        return httpx.Client(timeout=30, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
+        return httpx.Client(timeout=60, trust_env=False, limits=httpx.Limits(max_keepalive_connections=0))
 
     def processes(self) -> dict[str, int]:
         """The pid of each of its processes that is there, by name: `router`, `management`, `worker-0`, …"""

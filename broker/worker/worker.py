@@ -71,7 +71,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-NEIGHBOUR_TIMEOUT_S = 5.0  # for a worker to come back, and to answer
+NEIGHBOUR_TIMEOUT_S = 15.0  # for a worker to come back, and to answer: also on a machine whose processors many wait for
 ROOM_EVERY_S = 1.0
 PARTING_TIMEOUT_S = 3.0  # for a client to answer our connection.close, and to close its socket after our close-ok
 SHUTDOWN_TIMEOUT_S = 3.0  # for clients to answer the last connection.close

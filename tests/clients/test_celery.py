@@ -26,7 +26,7 @@ ROOT = Path(__file__).parents[2]
 MODULE = "tests.clients.celery_application"
 WITHIN_S = 30.0  # for a task, on a busy machine
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 
 
 @contextmanager

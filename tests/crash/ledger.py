@@ -227,7 +227,7 @@ class Ledger:
         with self._written:
             assert self._written.wait_for(reached, within_s), f"not within {within_s} s: {what} ({len(self.events)} events)"
 
-    def wait_for_confirms(self, more: int, within_s: float = 60.0) -> None:
+    def wait_for_confirms(self, more: int, within_s: float = 120.0) -> None:
         """Wait until `more` further messages are confirmed."""
         goal = self.confirmed + more
         self.wait(lambda: self.confirmed >= goal, within_s, f"{more} more confirms")

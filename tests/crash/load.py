@@ -29,7 +29,7 @@ LATE = ("lab.late-a", "lab.late-b")  # consumed at the end only: what many a sta
 FIRST, LAST = "lab.topic-first", "lab.topic-last"  # bound to first.# and #.last
 QUEUES = (*STRAIGHT, ROUGH, *LATE, TRANSACTED, *FANNED, FIRST, LAST)
 
-DRAIN_WITHIN_S = 60.0
+DRAIN_WITHIN_S = 120.0
 PERF_QUEUE = "lab.perf"
 
 

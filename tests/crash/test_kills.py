@@ -22,7 +22,7 @@ WORKERS = 2
 
 
 @pytest.mark.needs("message store")
-@pytest.mark.timeout(120 + 15 * ROUNDS)
+@pytest.mark.timeout(300 + 15 * ROUNDS)
 def test_nothing_confirmed_is_lost_whoever_is_killed(tmp_path: Path) -> None:
     tell(f"{ROUNDS} rounds, LEVERET_CRASH_SEED={SEED}")
     with Laboratory(Node(tmp_path / "data", workers=WORKERS), SEED) as laboratory:

@@ -76,7 +76,7 @@ class HeartbeatWatch:
         self.client.close()
 
 
-@pytest.mark.timeout(180 + 4 * PAUSE_S)
+@pytest.mark.timeout(300 + 4 * PAUSE_S)
 @pytest.mark.parametrize("name", ["worker-0", "router"])
 def test_others_serve_while_a_process_stands_still_and_nothing_is_lost(tmp_path: Path, name: str) -> None:
     with Laboratory(Node(tmp_path / "data", workers=2), seed=1) as laboratory:
@@ -109,7 +109,7 @@ def test_others_serve_while_a_process_stands_still_and_nothing_is_lost(tmp_path:
 
 
 @pytest.mark.needs("message store")
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_process_killed_while_it_stands_still_loses_nothing(tmp_path: Path) -> None:
     """The queues of a worker that neither answers nor dies: what others sent it meanwhile stays unanswered, and what it confirmed stays."""
     with Laboratory(Node(tmp_path / "data", workers=2), seed=random.SystemRandom().randrange(10**6)) as laboratory:

@@ -191,7 +191,7 @@ def test_what_was_confirmed_before_the_power_failed_is_there(recording: Recordin
     assert is_complete, "the recording is not all that was written"
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(600)
 def test_a_node_starts_from_what_a_power_cut_left(recording: Recording, tmp_path: Path) -> None:
     """All the way: definitions as they were, the shard's file as it was cut, and clients that ask for their messages."""
     dice = random.Random(SEED)

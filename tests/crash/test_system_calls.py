@@ -34,7 +34,7 @@ def calls_of_a_commit(laboratory: Laboratory, folder: Path) -> list[str]:
     return sorted(seen)
 
 
-@pytest.mark.timeout(120 + 60 * CALLS)
+@pytest.mark.timeout(300 + 60 * CALLS)
 @pytest.mark.parametrize("harm", ["killed", "EIO", "ENOSPC"])
 def test_each_call_of_a_commit_may_be_the_last_or_fail(tmp_path: Path, harm: str) -> None:
     require_strace()

@@ -61,7 +61,7 @@ def counts(node: Node) -> dict[str, Counter[int]]:
     return found
 
 
-@pytest.mark.timeout(180)
+@pytest.mark.timeout(300)
 def test_a_crash_leaves_all_or_nothing_of_a_transaction_on_each_shard(fresh_node: MakeNode) -> None:
     seed = random.randrange(1 << 32)
     print(f"seed {seed}")

@@ -67,7 +67,7 @@ def test_a_client_that_does_not_finish_its_request_is_cut_off(sent: bytes, monke
 
 
 def test_a_second_request_on_a_connection_has_its_own_time(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(http_server, "HEAD_S", 0.2)
+    monkeypatch.setattr(http_server, "HEAD_S", 1.0)
 
     async def scenario(port: int) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", port)

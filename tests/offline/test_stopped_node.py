@@ -31,7 +31,7 @@ def test_no_broker_starts_while_the_data_is_worked_on(folder: Path) -> None:
     DataDir(folder).close()
 
 
-@pytest.mark.timeout(30)
+@pytest.mark.timeout(120)
 def test_data_of_a_running_broker_is_refused(fresh_node: MakeNode) -> None:
     node = fresh_node(workers=1)
     assert node.process is not None

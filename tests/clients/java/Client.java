@@ -108,6 +108,7 @@ public final class Client {
         ConnectionFactory factory = new ConnectionFactory();
         factory.setUri(System.getenv("AMQP_URL"));
         factory.setAutomaticRecoveryEnabled(false);
+        factory.setHandshakeTimeout(WITHIN_MS);
         return factory;
     }
 

@@ -47,7 +47,16 @@ function name(string $kind): string
 function connect(string $password = null, string $vhost = '/'): AMQPStreamConnection
 {
     $url = parse_url(getenv('AMQP_URL'));
-    return new AMQPStreamConnection($url['host'], $url['port'], $url['user'], $password ?? $url['pass'], $vhost);
+    // The library gives a broker three seconds for anything; a busy machine may take them.
+    return new AMQPStreamConnection(
+        $url['host'],
+        $url['port'],
+        $url['user'],
+        $password ?? $url['pass'],
+        $vhost,
+        connection_timeout: WITHIN_S,
+        read_write_timeout: WITHIN_S,
+    );
 }
 
 function refused(int $code, string $text, callable $operation): void

@@ -35,7 +35,8 @@ def name(kind)
 end
 
 def connect(**settings)
-  connection = Bunny.new(ENV.fetch("AMQP_URL"), recover_from_connection_close: false, automatically_recover: false, logger: Logger.new(IO::NULL), **settings)
+  connection = Bunny.new(ENV.fetch("AMQP_URL"), recover_from_connection_close: false, automatically_recover: false, logger: Logger.new(IO::NULL),
+                                               continuation_timeout: WITHIN_S * 1000, **settings)
   connection.start
 end
 
