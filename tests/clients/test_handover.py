@@ -121,6 +121,11 @@ def declare_on(node: Node, worker: int, queue: str) -> str:
     return queue
 
 
+def handovers(node: Node) -> dict[int, dict[str, int]]:
+    """Of each worker: how many connections have `moved` away and `arrived`."""
+    return {process["index"]: process["handovers"] for process in node.api("nodes")[0]["processes"] if process["kind"] == "worker"}
+
+
 # --- when it pays
 
 
@@ -245,7 +250,9 @@ def test_one_that_has_moved_stays_for_a_while(deciding: Node) -> None:
     first, second = declare_on(deciding, 1, "first"), declare_on(deciding, 0, "second")
     client = Client(deciding, 0)
     client.channel.confirm_delivery()
+    before = handovers(deciding)
     client.moves_to(1, lambda: client.channel.basic_publish("", first, b"x", mandatory=True))
+    assert handovers(deciding) == {0: {**before[0], "moved": before[0]["moved"] + 1}, 1: {**before[1], "arrived": before[1]["arrived"] + 1}}
     for _ in range(ENOUGH):
         client.channel.basic_publish("", second, b"x", mandatory=True)
     assert client.worker == 1

@@ -145,6 +145,7 @@ WORKER_0: dict[str, Any] = {
         "channels_closed": 2,
     },
     "links": [{"peer": "router", "backlog_bytes": 4096, "packets_in": 5, "packets_out": 9, "congested": False}],
+    "handovers": {"moved": 2, "arrived": 1},
 }
 WORKER_1: dict[str, Any] = {
     "index": 1,

@@ -150,6 +150,7 @@ def test_the_node_shows_every_process(node: SimulatedNode) -> None:
     assert (shown["proc_used"], shown["proc_total"], shown["sockets_used"]) == (5, 5, 1)
     worker = next(process for process in shown["processes"] if process["name"] == "worker-0")
     assert (worker["pid"], worker["mem_used"], worker["link_backlog_bytes"]) == (102, 30_000_000, 4096)
+    assert worker["handovers"] == {"moved": 2, "arrived": 1}
     assert worker["cpu_user_s"] + worker["cpu_system_s"] == 2.0
     assert node.request("GET", "/api/nodes/other@host").status_code == 404
 

@@ -55,6 +55,7 @@ def process_object(survey: Survey, process: Answer, count_files: Callable[[int],
         "uptime": int(process["uptime_s"] * 1000),
         "link_backlog_bytes": sum(int(link["backlog_bytes"] or 0) for link in links),
         "links": links,
+        "handovers": dict((own or {}).get("handovers", {})),  # of a worker: connections that moved from it, and arrived at it
     }
 
 
