@@ -27,6 +27,7 @@ from bench.load import Timing
 from bench.memory import MemoryWatch
 from bench.node import Node
 
+QUEUE: Final = "bench-clients"
 SIZE: Final = 1024
 PREFETCH: Final = 100
 PROCESSES: Final = "LEVERET_BENCH_CLIENTS"  # how many processes of a client publish or consume, in the environment; `--clients`
@@ -56,14 +57,13 @@ def consuming(module: str, node: Node, timing: Timing) -> Figure:
 @contextlib.contextmanager
 def queue_of_our_own(node: Node, *, durable: bool = False) -> Iterator[str]:
     """A queue that goes away with the load."""
-    queue = "bench-clients"
     with pika.BlockingConnection(pika.URLParameters(node.uri + "%2F")) as connection:
-        connection.channel().queue_declare(queue, durable=durable)
+        connection.channel().queue_declare(QUEUE, durable=durable)
     try:
-        yield queue
+        yield QUEUE
     finally:
         with pika.BlockingConnection(pika.URLParameters(node.uri + "%2F")) as connection:
-            connection.channel().queue_delete(queue)
+            connection.channel().queue_delete(QUEUE)
 
 
 def measured(node: Node, timing: Timing, module: str, what: str, queue: str, count: int) -> Figure:

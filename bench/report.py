@@ -37,7 +37,7 @@ th { color: var(--soft); font-weight: 600; }
 th:first-child, td:first-child { text-align: left; white-space: normal; min-width: 14rem; }
 th { white-space: normal; }
 .falls-short td:first-child { color: var(--missed); font-weight: 600; border-left: 3px solid var(--missed); }
-td .goal { display: block; color: var(--soft); font-size: 12px; font-weight: 400; }
+td .goal { display: block; color: var(--soft); font-size: 12px; font-weight: 400; white-space: normal; }
 .met { color: var(--met); font-weight: 600; }
 .missed { color: var(--missed); font-weight: 700; background: #fef2f2; }
 .faults li { color: var(--missed); }

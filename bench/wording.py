@@ -33,7 +33,7 @@ def percentiles(figure: Json | None) -> str:
         return ""
     latency = figure["latency"]
     told = " / ".join(milliseconds(latency[name]) for name in ("p50_ms", "p99_ms", "p999_ms"))
-    return told if latency["kept_up"] else f"{told} (fell behind)"
+    return told if latency["kept_up"] else f"{told}, behind"
 
 
 def milliseconds(value_ms: float) -> str:
