@@ -23,12 +23,13 @@ from bench.client_load import sleep_until
 from bench.figures import Figure
 from bench.load import Timing
 from bench.memory import MemoryWatch
-from bench.node import Node
+from bench.node import Node, end
 
 QUEUE: Final = "bench-celery"
 _URI: Final = "LEVERET_BENCH_CELERY_URI"
 _FINISHED: Final = "LEVERET_BENCH_CELERY_FINISHED"
 _READY_S: Final = 60.0
+_STOP_S: Final = 1.0  # what the worker has begun interests nobody any more, and its pool waits for its own processes, now and then for ever
 _WAITING_MAX: Final = 2_000  # calls that no worker has finished: the caller waits there, or a slow worker would drown
 
 app = Celery("bench", broker=os.environ.get(_URI, ""))
@@ -74,7 +75,7 @@ def working(node: Node, timing: Timing) -> Figure:
             watch.look()
         finally:
             for process in reversed(running):
-                _end(process)
+                end(process, _STOP_S)
             _delete_queue(node)
     return Figure(
         done / took_s, used_s / done * 1e6 if done else None, "generator", memory_bytes=watch.most.all_bytes, details={"tasks": done}
@@ -88,15 +89,6 @@ def _first_finished(finished: Path, running: list[subprocess.Popen[bytes]]) -> b
             return False
         time.sleep(0.05)  # another process writes the file
     return True
-
-
-def _end(process: subprocess.Popen[bytes]) -> None:
-    process.terminate()
-    try:
-        process.wait(15.0)
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.wait()
 
 
 def _delete_queue(node: Node) -> None:
