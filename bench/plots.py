@@ -24,6 +24,7 @@ MISSED: Final = "#dc2626"
 NO_GOAL: Final = "#94a3b8"
 INK: Final = "#1f2937"
 BROKERS: Final = {"Leveret": MET, "RabbitMQ": "#ea7317"}
+_DECADE: Final = 10
 _LINE_STYLES: Final = ("-", "--", ":")
 _STYLE: Final = {
     "svg.fonttype": "none",
@@ -123,7 +124,7 @@ def latencies(told: Document) -> str:
 
 
 def curve(told: dict[str, Any]) -> str:
-    """One curve of a document: rate, CPU per message and memory against its axis, all on logarithmic scales."""
+    """One curve of a document: rate, CPU per message and memory against its axis, on logarithmic scales where they span decades."""
     panels = (
         ("value", "messages/s", 1.0),
         ("cpu_us", "broker CPU, us per message", 1.0),
@@ -155,10 +156,17 @@ def _lines(axes: Axes, told: dict[str, Any], name: str, unit: float) -> None:
             )
             if points:
                 axes.plot(*zip(*points, strict=True), style, color=color, marker="o", markersize=3.5, linewidth=1.6)
-    axes.set_yscale("log")
+    drawn = [point[name] / unit for point in told["points"] if point[name]]
+    if drawn and max(drawn) > _DECADE * min(drawn):
+        axes.set_yscale("log")
+    else:
+        axes.set_ylim(bottom=0)  # within a decade a logarithmic scale has hardly a tick, and makes much of little
     xs = {point["x"] for point in told["points"]}
     if 0 in xs:
-        axes.set_xscale("symlog", linthresh=min(xs - {0}, default=1))
+        least = min(xs - {0}, default=1)
+        axes.set_xscale("symlog", linthresh=least)
+        axes.set_xticks(sorted(xs))
+        axes.set_xlim(-least / 4, max(xs) * 1.5)
     elif max(xs) > 16:
         axes.set_xscale("log")
     else:

@@ -72,6 +72,8 @@ def write(file: Path, told: Document) -> None:
 
 def _when(told: Document) -> str:
     commit = f", commit {told['commit']}" if told["commit"] else ""
+    if not told["rows"]:
+        return f"{told['at']}{commit}"
     rounds = f"medians of {told['rounds']} round{'s' if told['rounds'] > 1 else ''} of {told['seconds']:g} s, brokers taking turns"
     return f"{told['at']}{commit}; {rounds}"
 
@@ -158,6 +160,8 @@ def _latencies(told: Document) -> Iterator[str]:
 
 
 def _curves(told: Document) -> Iterator[str]:
+    if told["curves"]:
+        yield "<p>One round for each point. RabbitMQ takes part in those that do not take it minutes.</p>"
     for curve in told["curves"]:
         yield f'<div class="card"><h3>{escape("Throughput against " + curve["title"])}</h3>{plots.curve(curve)}</div>'
 
