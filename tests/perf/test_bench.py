@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import io
 import json
 import subprocess
 import sys
@@ -11,13 +13,17 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
+from leveret.perf.fleet import LoadFailed
 from leveret.perf.histogram import Histogram
 from leveret.perf.plan import Plan
+from rich.console import Console
+from rich.progress import Progress
 
-from bench import disk, pika_load
-from bench.curves import CURVES
+from bench import disk, pika_load, run
+from bench.curves import CURVES, Curve
 from bench.figures import Figure, median
 from bench.latency import Latency, median_latency
+from bench.leveret_node import LeveretNode
 from bench.load import ALL_ON_ONE_WORKER, ANYWHERE, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, Load, Timing, misplaced, watched
 from bench.rows import ROWS, Row
 from bench.verdict import Verdict
@@ -216,3 +222,109 @@ def test_the_bench_measures_one_row_and_writes_figures_and_page(tmp_path: Path) 
     page = file.with_suffix(".html")
     assert str(page) in told.stdout
     assert f"{ours['value']:,.0f}" in page.read_text()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "rows", "curves"),
+    [
+        ([], [row.name for row in ROWS], []),
+        (["--curves"], [row.name for row in ROWS], [curve.name for curve in CURVES]),
+        (["size"], [], ["size"]),
+        (["auto_ack_16", "depth", "start"], ["start", "auto_ack_16"], ["depth"]),  # what a fresh node alone can tell comes first
+        (["celery", "--curves"], ["celery"], [curve.name for curve in CURVES]),
+    ],
+)
+def test_the_command_line_says_which_rows_and_curves(
+    arguments: list[str], rows: list[str], curves: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    chosen = run._options()
+    assert [row.name for row in chosen.rows] == rows
+    assert [curve.name for curve in chosen.drawn] == curves
+
+
+@pytest.mark.parametrize(
+    ("arguments", "text"),
+    [
+        (["auto_ack_17"], "no row or curve auto_ack_17"),
+        (["--rounds", "0"], "--rounds must be at least 1"),
+        (["--workers", "-1"], "--workers not negative"),
+        (["--clients", "65"], "--clients must lie between 1 and 64"),
+    ],
+)
+def test_wrong_arguments_are_told_of(
+    arguments: list[str], text: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(sys, "argv", ["bench", *arguments])
+    with pytest.raises(SystemExit) as ended:
+        run._options()
+    assert ended.value.code == 2
+    assert text in capsys.readouterr().err
+
+
+class Peerless(LeveretNode):
+    """A Leveret that is never started."""
+
+    def __init__(self) -> None:
+        self.label = "Leveret"
+
+
+def bench_of(nodes: list[Any], rounds: int) -> run.Bench:
+    return run.Bench(nodes, rounds, Timing(1.0, 0.0), Progress(console=Console(file=io.StringIO())))
+
+
+def test_brokers_take_turns_and_their_latency_is_asked_at_the_median_of_their_own_rates(monkeypatch: pytest.MonkeyPatch) -> None:
+    rates = {"RabbitMQ": [100.0, 300.0, 200.0], "Leveret": [1000.0, 3000.0, 2000.0]}
+    turns: list[tuple[str, float]] = []
+
+    def measure(_self: Load, node: Any, _timing: Timing) -> Figure:
+        turns.append((node.name, 0.0))
+        return Figure(rates[node.name].pop(0), 1.0)
+
+    def latency(_self: Load, node: Any, _timing: Timing, rate: float) -> Latency:
+        turns.append((node.name, rate))
+        return Latency(1.0, float(len(turns)), 9.0, rate / 2, rate / 2)
+
+    monkeypatch.setattr(Load, "__call__", measure)
+    monkeypatch.setattr(Load, "latency", latency)
+    figures = bench_of([SimpleNamespace(name="RabbitMQ"), Peerless()], 3).rows([Row("row", "Row", Load())])["row"]
+    assert turns == [("RabbitMQ", 0.0), ("Leveret", 0.0)] * 3 + [("RabbitMQ", 200.0), ("Leveret", 2000.0)] * 3
+    assert {name: figure.latency.p99_ms for name, figure in figures.items() if figure.latency} == {"RabbitMQ": 9.0, "Leveret": 10.0}
+
+
+def test_a_row_that_gives_up_is_a_fault_and_the_others_go_on() -> None:
+    def refused(node: Any, _: Timing) -> Figure:
+        if node.name == "RabbitMQ":
+            raise LoadFailed("publisher 0", "channel", 404, "NOT_FOUND")
+        return Figure(5.0, 1.0)
+
+    rows = [Row("refused", "Refused", refused, rate_goal=1), Row("ours", "Ours", lambda *_: Figure(7.0, None), ours_only=True, rate_goal=1)]
+    figures = bench_of([SimpleNamespace(name="RabbitMQ"), Peerless()], 1).rows(rows)
+    assert figures["refused"]["RabbitMQ"].faults == ("the broker closed the channel of publisher 0: 404 NOT_FOUND",)
+    assert (figures["refused"]["RabbitMQ"].value, figures["refused"]["Leveret"].value) == (0.0, 5.0)
+    assert {name: figure.value for name, figure in figures["ours"].items()} == {"Leveret": 7.0}
+
+
+def test_every_point_of_a_curve_has_each_part_even_where_it_failed() -> None:
+    def measure(_node: Any, _timing: Timing, x: int) -> tuple[Figure, ...]:
+        if x == 10:
+            raise RuntimeError("out of files")
+        return Figure(1.0 * x, None), Figure(2.0 * x, None)
+
+    curve = Curve("curve", "curve", "xs", (1, 10), (), measure, parts=("publish", "consume"))
+    started: list[int] = []
+
+    def start(workers: int) -> Any:
+        started.append(workers)
+        return contextlib.nullcontext(Peerless())
+
+    points = bench_of([Peerless()], 1).curve(curve, start, quick=False)
+    assert [(point.x, point.broker, point.part, point.figure.value, point.figure.faults) for point in points] == [
+        (1, "Leveret", "publish", 1.0, ()),
+        (1, "Leveret", "consume", 2.0, ()),
+        (10, "Leveret", "publish", 0.0, ("out of files",)),
+        (10, "Leveret", "consume", 0.0, ("out of files",)),
+    ]
+    assert started == [0]
+    bench_of([Peerless()], 1).curve(dataclasses.replace(curve, workers=True), start, quick=False)
+    assert started == [0, 1, 10]
