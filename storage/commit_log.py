@@ -43,6 +43,15 @@ class CommitLog(Protocol):
         that holds the log must then end and read it anew.
         """
 
+    def catches_up(self, size_bytes: int) -> bool:
+        """Whether a commit of so many bytes would also do what earlier ones have put off; it then takes longer than its size tells."""
+
+    def is_behind(self) -> bool:
+        """Whether anything is put off."""
+
+    def catch_up(self) -> None:
+        """Do what was put off, as a commit of its own. Raises what `commit` does; after `DiskFull` it is put off still, nothing is lost."""
+
     def get(self, table: int, key: bytes) -> bytes | None:
         """The value, or None. Raises `StoreFailed` if it cannot be read."""
 

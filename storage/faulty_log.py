@@ -33,6 +33,15 @@ class FaultyLog:
             self.failures += 1
             raise self.error
 
+    def catches_up(self, size_bytes: int) -> bool:
+        return self.inner.catches_up(size_bytes)
+
+    def is_behind(self) -> bool:
+        return self.inner.is_behind()
+
+    def catch_up(self) -> None:
+        self.inner.catch_up()
+
     def get(self, table: int, key: bytes) -> bytes | None:
         return self.inner.get(table, key)
 

@@ -3,13 +3,15 @@
 The store itself encodes and decodes in C (`segment_store.pyx`) by this table; the decoders here are written apart from it, so that
 `verify` and the tests are a second opinion. Keys are big-endian, so that they sort by number. Values are little-endian, as packets are.
 
-Layout, format version 1:
+Layout, format version 2:
 
     table      key                       value
     META       b"format"                 u32   FORMAT_VERSION
     META       b"engine"                 text  version of LMDB that made the file ("0.9"): the files of 0.9 and 1.0 differ
     META       b"identity"               bytes whose queue ids these are: the node's, compared for equality
     META       b"shard"                  u32   number of the shard
+    META       b"ahead"                  16 bytes id of the write-ahead file, u64 sequence of its last record that is in the tables. Not
+                                         there: there is none, or nothing in it counts (`ahead_file.py` has its layout)
     SEGMENTS   u64 segment, u32 chunk    bytes a segment's value, cut into chunks of CHUNK_BYTES; the last is the shorter one
     INDEX      u64 segment               see below; there is one for each segment, and it names the number of chunks
     QUEUES     u32 queue                 u64 delivered, u64 lease
@@ -24,6 +26,11 @@ Layout, format version 1:
         Bit n (the lowest of a byte first) is 1 if position first + n is settled or was never stored here; bits past the span are 1.
         `live` counts the zeros, `live bytes` sums their body sizes. The runs of one queue never overlap, in whatever segments they lie.
 
+Versions:
+
+    1   no write-ahead file, no META b"ahead". What it wrote is read as it is; the first commit that begins such a file makes it version 2
+    2   as above
+
 To change the format: raise FORMAT_VERSION; teach `LocalLog` to take the version before into the new form in one commit, before anything is
 read; write the version into the list above with what is different; keep a directory written by the old version under `tests/fixtures/`
 and a test that opens it. Never change what a version means.
@@ -34,7 +41,8 @@ from __future__ import annotations
 import struct
 from typing import Final, NamedTuple
 
-FORMAT_VERSION: Final = 1
+FORMAT_VERSION: Final = 2
+FORMAT_VERSION_LEAST: Final = 1  # the oldest that is read
 CHUNK_BYTES: Final = (1 << 20) - 16  # with LMDB's page head, a whole number of 4 KiB pages
 
 SEGMENT_KEY: Final = struct.Struct(">QI")

@@ -24,6 +24,15 @@ class MemoryLog:
                 self._tables[table][key] = bytes(value)
         self.commits += 1
 
+    def catches_up(self, size_bytes: int) -> bool:
+        return False
+
+    def is_behind(self) -> bool:
+        return False
+
+    def catch_up(self) -> None:
+        """Nothing is ever put off."""
+
     def get(self, table: int, key: bytes) -> bytes | None:
         return self._tables[table].get(key)
 

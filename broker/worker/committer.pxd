@@ -50,6 +50,9 @@ cdef class Committer(Ending):
     cdef list errors                    # what the thread has found, for each of them
     cdef bint urgent                    # somebody waits for what has gathered, or it is not to wait
     cdef bint lingering                 # a timer is under way that commits what nobody waits for
+    cdef bint catching_up               # the next round does what the logs have put off
+    cdef double looked_behind_s         # when it was asked last whether they have
+    cdef object behind_error            # what went wrong there and ends the process, found by the thread
     cdef double loop_cpu_s              # the loop's thread had used when the last commit was done
     cdef bint flushed                   # this turn's output has been written
     cdef object thread

@@ -7,7 +7,8 @@ one message, waits for its confirm and sends the next would otherwise wait for t
 One round commits all shards of the worker, and answers after the last of them.
 
 Where a commit runs: on a thread of its own, or, if it is small, the disk has been quick and little else comes in, in the loop, for the
-hand-overs would cost as much as the commit. Deliveries of the turn are written before it either way.
+hand-overs would cost as much as the commit. Deliveries of the turn are written before it either way. What the logs have put off, so that
+commits are quick, is done on the thread every CATCH_UP_S.
 
 What may go wrong: a full disk refuses the round's publishes (nack), and what was to be deleted is tried again before the next round, by
 itself, at least every second. Any other failure ends the process without an answer, because the next commit would lie: the supervisor
@@ -43,6 +44,7 @@ HOLDS_MAX_S = 0.02              # how long several of them may, one after the ot
 BUSY_MS = 20
 EXACT_AFTER_S = 0.05
 PRESSURE_EVERY_S = 0.1
+CATCH_UP_S = 1.0
 PRESSURE_STEP_S = 0.01          # of the loop's time, before others have their turn
 MESSAGE_OVERHEAD_BYTES = 96     # of a ready message beside its body: head, names, properties, entry, allocator
 
@@ -166,6 +168,21 @@ cdef class Committer(Ending):
         """Whether commits have been kept back for so long that another transaction has to wait for one."""
         return len(self.holds) > 0 and time.monotonic() - self.held_since_s > HOLDS_MAX_S
 
+    # --- what the logs put off
+
+    # A log may say that a batch is on the disk before it has it in its final place. Left alone it would do that when it has to, within a
+    # round of its own choice; done every second there is little of it at any time, for a start to read and for memory to hold.
+
+    def _look_behind(self):
+        """Once in CATCH_UP_S: the next round does what the logs have put off."""
+        cdef MessageStore store
+        self.looked_behind_s = time.monotonic()
+        for store in self.stores:
+            if store.log.is_behind():
+                self.catching_up = True
+                self.want()
+                return
+
     # --- rounds
 
     cdef int at_turn_end(self) except -1:
@@ -185,8 +202,10 @@ cdef class Committer(Ending):
         cdef MessageStore store
         cdef Waiters gathered = self.gathering
         cdef list batches = []
+        cdef list behind = []
         cdef uint64_t size = 0
         cdef double began_s
+        cdef bint slow = False
         self.urgent = False
         self.take_marks()
         if self.full:
@@ -196,15 +215,19 @@ cdef class Committer(Ending):
                 batch = store.take_batch()
                 batches.append((store, batch))
                 size += batch.size_bytes
+                slow = slow or store.log.catches_up(batch.size_bytes)
+        if self.catching_up:
+            self.catching_up = False
+            behind = [store.log for store in self.stores if store.log.is_behind()]
         self.asked, self.asking = self.asking, []
         self.gathering = self.flying
         self.gathering.count = 0
         self.flying = gathered
-        if size <= INLINE_BYTES and self.commit_s < QUICK_S and time.thread_time() - self.loop_cpu_s <= SPARE_S + size * WORK_S_PER_BYTE:
+        if not slow and not behind and size <= INLINE_BYTES and self.commit_s < QUICK_S and time.thread_time() - self.loop_cpu_s <= SPARE_S + size * WORK_S_PER_BYTE:
             began_s = time.perf_counter()
             return self.finish(batches, write(batches), time.perf_counter() - began_s)
         self.batches = batches
-        self.thread.submit(self._write, batches)
+        self.thread.submit(self._write, batches, behind)
         return 0
 
     def make_room(self):
@@ -263,16 +286,22 @@ cdef class Committer(Ending):
         if self.leased:
             self.state.poller.loop.call_later(EXACT_AFTER_S, self._end_leases)
 
-    def _write(self, list batches):
+    def _write(self, list batches, list behind):
         """On the thread."""
         began_s = time.perf_counter()
         self.errors = write(batches)
-        self.state.poller.loop.call_soon_threadsafe(self._written, time.perf_counter() - began_s)
+        took_s = time.perf_counter() - began_s
+        for failure in [error for error in (catch_up(each) for each in behind) if error is not None]:
+            self.behind_error = failure
+        self.state.poller.loop.call_soon_threadsafe(self._written, took_s)
 
     def _written(self, double took_s):
         if self.closed:
             return
         batches, self.batches = self.batches, None
+        if self.behind_error is not None:
+            self.fail(self.behind_error)
+            return
         try:
             self.finish(batches, self.errors, took_s)
         except Exception as error:
@@ -361,6 +390,8 @@ cdef class Committer(Ending):
         more = self.memory_max and self.relieve_pressure()
         if self.scratch is not None and self.scratch.has_work():
             self.write_scratch()        # what was read back is given up
+        if time.monotonic() - self.looked_behind_s >= CATCH_UP_S:
+            self._look_behind()
         self.state.poller.loop.call_later(0 if more else PRESSURE_EVERY_S, self._watch)
 
     cdef bint relieve_pressure(self) except -1:
@@ -423,6 +454,8 @@ cdef class Committer(Ending):
         if self.batches is not None:
             batches, self.batches = self.batches, None
             self.finish(batches, self.errors, self.commit_s)
+        if self.behind_error is not None:
+            self.fail(self.behind_error)
         if not self.failed.done():
             self.take_marks()
             for journal in self.leased:
@@ -452,6 +485,17 @@ cdef class Committer(Ending):
             "disk_full": self.full,
             "shards": [{"shard": store.shard} | store.statistics() for store in self.stores],
         }
+
+
+cdef object catch_up(log):
+    """Have a log do what it has put off; None or what ends the process. Where there is no room it is put off still."""
+    try:
+        log.catch_up()
+    except DiskFull:
+        return None
+    except Exception as error:
+        return error
+    return None
 
 
 cdef list write(list batches):

@@ -139,16 +139,16 @@ class Laboratory:
                     os.kill(pid, signal.SIGKILL)
             eventually(lambda: self._are_back(victims), within_s=BACK_WITHIN_S, what=f"{', '.join(victims)} back")
 
-    def fail_call(self, call: str, number: int, how: str, log: Path) -> None:
-        """Let the `number`th system call `call` of worker 0 on its environment be its last (`how` "killed"), or fail with the error `how`.
+    def fail_call(self, path: Path, call: str, number: int, how: str, log: Path) -> None:
+        """Let the `number`th system call `call` of worker 0 on this file be its last (`how` "killed"), or fail with the error `how`.
 
         The worker must die of either, ENOSPC too: there is room, so the disk is not full but broken.
         """
         name, pid = "worker-0", self.node.workers()[0]
         pidfd = os.pidfd_open(pid)
         inject = f"{'signal=SIGKILL' if how == 'killed' else f'error={how}'}:when={number}"
-        with self._under_harm(f"{call} {number} {how}", dirty=True):
-            with Tracer(pid, environment_of(self.node, 0), (call,), log, inject) as tracer:
+        with self._under_harm(f"{call} {number} {how} on {path.name}", dirty=True):
+            with Tracer(pid, [path], (call,), log, inject) as tracer:
                 wait_dead(pidfd)
                 assert how == "killed" or tracer.injected()
             eventually(lambda: self._are_back({name: pid}), within_s=BACK_WITHIN_S, what=f"{name} back")

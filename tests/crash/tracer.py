@@ -1,4 +1,4 @@
-"""strace on a process that runs: which system calls it makes on its environment's file, and harm done at a chosen one of them.
+"""strace on a process that runs: which system calls it makes on some of its files, and harm done at a chosen one of them.
 
 Owns `Tracer`, one strace attached to a process and all its threads. `require_strace` skips a test where there is none (in CI it fails).
 """
@@ -11,6 +11,7 @@ import select
 import signal
 import subprocess
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -34,16 +35,20 @@ def require_strace() -> None:
 
 
 class Tracer:
-    """strace attached to `pid`, seeing the calls in `calls` on `path` only; a context.
+    """strace attached to `pid`, seeing the calls in `calls` on `paths` only; a context.
 
     inject: strace's own words behind `-e inject=CALL:`, such as `signal=SIGKILL:when=3` or `error=EIO:when=1`.
     options: of strace, about how it writes its log.
     """
 
-    def __init__(self, pid: int, path: Path, calls: tuple[str, ...], log: Path, inject: str = "", options: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, pid: int, paths: Sequence[Path], calls: tuple[str, ...], log: Path, inject: str = "", options: tuple[str, ...] = ()
+    ) -> None:
         self.log = log
         names = ",".join(calls)
-        command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-P", str(path), "-e", f"trace={names}", *options]
+        command = ["strace", "-f", "-p", str(pid), "-o", str(log), "-e", f"trace={names}", *options]
+        for path in paths:
+            command += ["-P", str(path)]
         if inject:
             command += ["-e", f"inject={names}:{inject}"]
         self._process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)

@@ -21,8 +21,8 @@ def opened(directory: Path) -> LocalLog:
 
 @pytest.fixture
 def sparse(tmp_path: Path) -> Path:
-    """A log that was 8 MB and has 20 records left."""
-    log = opened(tmp_path / "log")
+    """A log that was 8 MB and has 20 records left; each commit straight into the tables."""
+    log = LocalLog(tmp_path / "log", identity=IDENTITY, shard=3, ahead_bytes=0)
     for batch in range(20):
         log.commit([(Table.QUEUES, (batch * 100 + number).to_bytes(4, "big"), b"x" * 4000) for number in range(100)])
     log.commit([(Table.QUEUES, number.to_bytes(4, "big"), None) for number in range(2000) if number % 100])

@@ -120,7 +120,7 @@ def meta(directory: Path, key: bytes, value: bytes | None) -> None:
 @pytest.mark.parametrize(
     ("key", "value", "sentence"),
     [
-        (b"format", struct.pack("<I", 2), "have format version 2, this broker reads version 1"),
+        (b"format", struct.pack("<I", 3), "have format version 3, this broker reads versions 1 to 2"),
         (b"format", struct.pack("<I", 0), "have format version 0"),
         (b"format", b"\1", "does not say what it is"),
         (b"format", None, "does not say what it is"),
@@ -130,6 +130,8 @@ def meta(directory: Path, key: bytes, value: bytes | None) -> None:
         (b"identity", None, "belong to another node's queues"),
         (b"shard", struct.pack("<I", 5), "holds the messages of shard 5, not of shard 4"),
         (b"shard", None, "does not say what it is"),
+        (b"ahead", b"\1" * 24, r"the last messages of shard 4 in .* are lost: ahead.wal is missing"),
+        (b"ahead", b"\1" * 23, "its write-ahead file has no name"),
     ],
 )
 def test_what_is_not_ours_is_refused_and_left_alone(tmp_path: Path, key: bytes, value: bytes | None, sentence: str) -> None:
@@ -297,5 +299,6 @@ def test_without_maps_to_read_nothing_is_given_back(tmp_path: Path, monkeypatch:
 def test_the_log_says_which_files_it_has(tmp_path: Path) -> None:
     """Quarantine and backup go by these names."""
     log = LocalLog(tmp_path)
+    log.commit([(Table.QUEUES, b"k", b"v")])
     assert sorted(path.name for path in tmp_path.iterdir()) == sorted(local_log.FILES)
     log.close()

@@ -5,6 +5,7 @@ The bounds are made small, so that a few dozen messages fill many segments and c
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from pathlib import Path
@@ -14,6 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from leveret.storage.ahead_file import BLOCK_BYTES
 from leveret.storage.commit_log import CommitLog
 from leveret.storage.environment import DiskFull
 from leveret.storage.faulty_log import FaultyLog
@@ -362,6 +364,35 @@ class LocalMachine(StoreMachine):
         shutil.rmtree(getattr(self, "directory", ""), ignore_errors=True)
 
 
+class AheadMachine(StoreMachine):
+    """The same over LMDB with a small write-ahead file. A crash leaves both as they are; the next process opens a copy."""
+
+    def make_log(self) -> CommitLog:
+        memory = "/dev/shm"  # every commit is synced
+        self.directory = Path(tempfile.mkdtemp(dir=memory if os.access(memory, os.W_OK) else None))
+        self.number = 0
+        return self.opened()
+
+    def opened(self) -> LocalLog:
+        return LocalLog(self.directory / str(self.number), identity=b"model", shard=3, ahead_bytes=16 * BLOCK_BYTES)
+
+    def reopen_log(self, log: CommitLog) -> CommitLog:
+        left = self.directory / str(self.number)
+        self.number += 1
+        shutil.copytree(left, self.directory / str(self.number), ignore=shutil.ignore_patterns("lock.mdb"))
+        log.close()
+        shutil.rmtree(left)
+        return self.opened()
+
+    @rule()
+    def catch_up(self) -> None:
+        self.log.catch_up()
+
+    def teardown(self) -> None:
+        super().teardown()
+        shutil.rmtree(getattr(self, "directory", ""), ignore_errors=True)
+
+
 def _case(machine: type[StoreMachine], examples: int) -> Any:
     case: Any = machine.TestCase
     case.settings = settings(max_examples=examples, stateful_step_count=40, deadline=None, suppress_health_check=list(HealthCheck))
@@ -371,3 +402,4 @@ def _case(machine: type[StoreMachine], examples: int) -> Any:
 TestMemoryLog = _case(StoreMachine, 60)
 TestFaultyLog = _case(FaultyMachine, 60)
 TestLocalLog = _case(LocalMachine, 20)
+TestAheadFile = _case(AheadMachine, 40)

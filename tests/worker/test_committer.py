@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections.abc import Awaitable, Callable, Sequence
+from typing import Any
 
 import pytest
 from leveret.link.poller import Poller
 from leveret.storage.commit_log import Operation, Table
-from leveret.storage.environment import DiskFull
+from leveret.storage.environment import DiskFull, StoreFailed
 from leveret.storage.layout import QUEUE_KEY, QUEUE_VALUE
 from leveret.storage.memory_log import MemoryLog
 from leveret.worker import committer as committing
@@ -62,10 +64,10 @@ class NotingLog(MemoryLog):
 class Stage:
     """A worker's durable queue with a consumer that takes everything, over a log in memory whose commits run in the loop."""
 
-    def __init__(self, poller: Poller) -> None:
+    def __init__(self, poller: Poller, log: type[NotingLog]) -> None:
         self.state = WorkerState(poller, Directory(), 0, 1, 1 << 20)
         self.committer = self.state.committer
-        self.log = NotingLog()
+        self.log: Any = log()
         store = MessageStore(self.log, 0, self.committer.wall_offset_ms)
         store.load()
         self.committer.add_store(store)
@@ -84,11 +86,11 @@ class Stage:
         return self.consumer.deliveries[-1][0]
 
 
-def staged(main: Callable[[Stage], Awaitable[None]]) -> None:
-    """Run `main(stage)` in a loop."""
+def staged(main: Callable[[Stage], Awaitable[None]], log: type[NotingLog] = NotingLog) -> None:
+    """Run `main(stage)` in a loop, over a `log`."""
 
     async def on_stage(poller: Poller) -> None:
-        stage = Stage(poller)
+        stage = Stage(poller, log)
         try:
             await main(stage)
         finally:
@@ -212,3 +214,106 @@ def test_a_queue_that_pauses_gives_its_lease_up(monkeypatch: pytest.MonkeyPatch)
         await stage.log.until(lambda: stage.log.record() == (3, 3))
 
     staged(main)
+
+
+# --- what a log puts off
+
+
+class PuttingOffLog(NotingLog):
+    """Is behind from its first commit on, until it is told to catch up, which does what `trouble` says."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.behind = False
+        self.large = False
+        self.caught_up: list[str] = []  # the threads that it was done on
+        self.committed: list[str] = []
+        self.trouble: Exception | None = None
+
+    def commit(self, operations: Sequence[Operation]) -> None:
+        super().commit(operations)
+        self.behind = True
+        self.committed.append(threading.current_thread().name)
+
+    def catches_up(self, size_bytes: int) -> bool:
+        return self.large
+
+    def is_behind(self) -> bool:
+        return self.behind
+
+    def catch_up(self) -> None:
+        self.caught_up.append(threading.current_thread().name)
+        if self.trouble is None:
+            self.behind = False
+        self._loop.call_soon_threadsafe(self._changed.set)
+        if self.trouble is not None:
+            raise self.trouble
+
+
+def test_what_a_log_has_put_off_is_done_before_long_and_not_in_the_loop(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(committing, "PRESSURE_EVERY_S", 0.001)
+
+    async def main(stage: Stage) -> None:
+        log = stage.log
+        await stage.hand_out()
+        await log.until(lambda: log.caught_up)
+        assert log.caught_up[0].startswith("commit")
+        assert not log.behind
+        await stage.hand_out()
+        await log.until(lambda: len(log.caught_up) >= 2)
+
+    staged(main, PuttingOffLog)
+
+
+def test_a_log_that_has_nothing_put_off_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(stage: Stage) -> None:
+        log = stage.log
+        await stage.hand_out()
+        log.behind = False
+        commits = stage.committer.commits
+        monkeypatch.setattr(committing, "CATCH_UP_S", 0.0)
+        stage.committer._watch()
+        await turns()
+        assert (log.caught_up, stage.committer.commits) == ([], commits)
+
+    staged(main, PuttingOffLog)
+
+
+def test_a_commit_that_does_what_was_put_off_is_not_made_in_the_loop() -> None:
+    async def main(stage: Stage) -> None:
+        log = stage.log
+        log.large = True
+        await stage.hand_out()
+        assert log.committed[-1].startswith("commit")
+
+    staged(main, PuttingOffLog)
+
+
+def test_on_a_full_disk_it_is_put_off_further_and_publishes_go_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(committing, "PRESSURE_EVERY_S", 0.001)
+
+    async def main(stage: Stage) -> None:
+        log = stage.log
+        log.trouble = DiskFull("no room")
+        await stage.hand_out()
+        await log.until(lambda: len(log.caught_up) >= 3)
+        await stage.hand_out()
+        assert not stage.committer.failed.done()
+        log.trouble = None
+        await log.until(lambda: not log.behind)
+
+    staged(main, PuttingOffLog)
+
+
+def test_any_other_failure_of_it_is_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "CATCH_UP_S", 0.0)
+    monkeypatch.setattr(committing, "PRESSURE_EVERY_S", 0.001)
+
+    async def main(stage: Stage) -> None:
+        stage.log.trouble = StoreFailed("broken")
+        await stage.hand_out()
+        assert await stage.committer.failed is stage.log.trouble
+
+    staged(main, PuttingOffLog)
