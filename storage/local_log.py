@@ -119,9 +119,9 @@ class LocalLog:
                     raise ForeignStore(f"{directory} does not hold messages of this broker: it is empty")
                 self._make_tables(identity, shard)
             self._check_meta(identity, shard)
+            self._highest: dict[int, bytes] = {table: self._highest_key(table) for table in _ASCENDING}
             self._load_ahead()
             self._resident = ResidentPages(directory / FILES[0])
-            self._highest: dict[int, bytes] = {table: self._highest_key(table) for table in _ASCENDING}
         except lmdb.Error as error:
             self._env.close()
             raise ForeignStore(f"{self._what} in {directory} cannot be read: {error}") from error
@@ -204,7 +204,7 @@ class LocalLog:
         except DamagedRecord as error:
             raise ForeignStore(f"the last {self._what} in {path} cannot be read: {error}") from error
         for operations in records:
-            self._overlay.add(operations, {})
+            self._overlay.add(operations, self._highest)
         self._ahead_is_named = True
 
     def commit(self, operations: Sequence[Operation]) -> None:
@@ -267,14 +267,12 @@ class LocalLog:
             meta.append((Table.META, b"ahead", _AHEAD.pack(ahead.file_id, ahead.sequence)))
         elif ahead is None and self._ahead_is_named:
             meta.append((Table.META, b"ahead", None))
-        size += overlay.size_bytes
-        count = len(operations)
+        if overlay:
+            # Together first, so that what the batch removes is not written: on a full disk there may be no room for it.
+            together = overlay.with_added(operations, self._highest)
+            operations, size = together.operations(), together.size_bytes
         try:
             with self._env.begin(write=True) as txn:
-                if overlay:
-                    laid = overlay.operations()
-                    count += len(laid)
-                    self._write(txn, laid)
                 self._write(txn, operations)
                 self._write(txn, meta)
         except lmdb.Error as error:
@@ -285,7 +283,7 @@ class LocalLog:
             raise failure from error
         finally:
             # What is removed is touched too: at least a page and its neighbours each.
-            self._resident.touched(size + count * PAGES_AROUND_BYTES)
+            self._resident.touched(size + len(operations) * PAGES_AROUND_BYTES)
         if ahead is not None:
             ahead.begin_again()
             self._ahead = ahead

@@ -46,6 +46,14 @@ class Overlay:
             else:
                 laid[key] = None
 
+    def with_added(self, operations: Sequence[Operation], highest: Mapping[int, bytes]) -> Overlay:
+        """Another one, with a batch laid over it; this one is as before."""
+        other = Overlay()
+        other._tables = {table: dict(laid) for table, laid in self._tables.items()}
+        other.size_bytes = self.size_bytes
+        other.add(operations, highest)
+        return other
+
     def get(self, table: int, key: bytes) -> bytes | Unknown | None:
         """The value, None if it is removed, `UNKNOWN` if nothing is laid over this key."""
         return self._tables[table].get(key, Unknown.UNKNOWN)

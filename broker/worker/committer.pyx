@@ -206,6 +206,7 @@ cdef class Committer(Ending):
         cdef uint64_t size = 0
         cdef double began_s
         cdef bint slow = False
+        cdef bint small
         self.urgent = False
         self.take_marks()
         if self.full:
@@ -223,7 +224,8 @@ cdef class Committer(Ending):
         self.gathering = self.flying
         self.gathering.count = 0
         self.flying = gathered
-        if not slow and not behind and size <= INLINE_BYTES and self.commit_s < QUICK_S and time.thread_time() - self.loop_cpu_s <= SPARE_S + size * WORK_S_PER_BYTE:
+        small = size <= INLINE_BYTES and not slow and not behind
+        if small and self.commit_s < QUICK_S and time.thread_time() - self.loop_cpu_s <= SPARE_S + size * WORK_S_PER_BYTE:
             began_s = time.perf_counter()
             return self.finish(batches, write(batches), time.perf_counter() - began_s)
         self.batches = batches

@@ -77,6 +77,7 @@ cdef class QueueJournal(Journal):
         cdef size_t count = 0
         cdef size_t written = 0
         cdef uint64_t scratched = 0
+        cdef uint64_t highest = 0           # of what the scratch store has of the queue
         cdef Entry* entry
         cdef MessageStore scratch = None
         while count < ring.count and scratched < SCRATCH_STEP_BYTES:
@@ -92,11 +93,13 @@ cdef class QueueJournal(Journal):
                     if self.scratch is None:
                         self.scratch = scratch.open_queue(self.queue.id)
                     written = count
+                    highest = self.scratch.highest
                 scratch.add_message(self.scratch, entry.position, entry.expires_ms, entry.message)
                 scratched += entry.message.body_size + 64
             count += 1
         if scratch is not None and not self.committer.write_scratch():
             count = written
+            self.scratch.highest = highest      # they stay in memory, and are tried again
         size[0] = 0
         for written in range(count):
             size[0] += ring_at(ring, written).message.body_size

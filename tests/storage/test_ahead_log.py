@@ -165,6 +165,18 @@ def test_what_came_and_went_never_reaches_the_tables(log: LocalLog) -> None:
     assert (log.directory / "data.mdb").stat().st_size < 200_000
 
 
+def test_what_a_kill_left_and_the_first_batch_removes_takes_no_room(log: LocalLog, tmp_path: Path) -> None:
+    """On a full disk there is none, and consumers must be able to drain it."""
+    log.commit([segment(number, bytes(5000)) for number in range(1, 5)])
+    place = left_by_a_kill(log.directory, tmp_path / "killed")
+    size = (place / "data.mdb").stat().st_size
+    found = LocalLog(place, "os")
+    found.commit([segment(number, None) for number in range(1, 5)])
+    assert numbers(found) == [0]
+    assert (place / "data.mdb").stat().st_size <= size + 3 * 4096
+    found.close()
+
+
 def test_a_file_that_is_missing_or_damaged_is_refused(log: LocalLog, tmp_path: Path) -> None:
     for number in range(1, 5):
         log.commit([segment(number)])

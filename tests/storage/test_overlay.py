@@ -23,7 +23,11 @@ def test_it_reads_as_if_the_batches_were_in_the_tables(below: list[Operation], b
     expected = {table: dict(content) for table, content in tables.items()}
     overlay = Overlay()
     for batch in batches:
+        before = overlay.operations()
+        together = overlay.with_added(batch, highest)
+        assert overlay.operations() == before
         overlay.add(batch, highest)
+        assert (together.operations(), together.size_bytes) == (overlay.operations(), overlay.size_bytes)
         for table, key, value in batch:
             if value is None:
                 expected[table].pop(key, None)

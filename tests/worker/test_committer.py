@@ -317,3 +317,32 @@ def test_any_other_failure_of_it_is_the_end(monkeypatch: pytest.MonkeyPatch) -> 
         assert await stage.committer.failed is stage.log.trouble
 
     staged(main, PuttingOffLog)
+
+
+# --- what is not durable
+
+
+def test_a_scratch_disk_that_was_full_is_tried_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What was refused stays in memory, at the positions that are offered again."""
+    monkeypatch.setattr(committing, "PRESSURE_STEP_S", 60.0)
+
+    async def main(stage: Stage) -> None:
+        committer, queue = stage.committer, DrivenQueue(stage.state, QUEUE + 1, "transient", "/", durable=False)
+        stage.state.add_queue(queue)
+        queue.keep_journal(QueueJournal(queue, committer, None, None), False)
+        scratch = NotingLog()
+        committer.make_scratch = lambda: scratch
+        for _ in range(4000):
+            queue.put(bytes(1000))
+        committer.memory_max = 1
+        scratch.segments_max = 0
+        for _ in range(3):
+            committer._watch()
+            assert (queue.paged_count, scratch.commits) == (0, 0)
+        scratch.segments_max = 1_000_000
+        committer._watch()
+        assert 0 < queue.paged_count < 4000
+        assert scratch.commits > 0
+        assert queue.ready_count == 4000
+
+    staged(main)
