@@ -6,6 +6,7 @@ RUN_ARGS    ?=
 BENCH_ARGS  ?=
 FUZZ_S      ?= 60
 CHURN_S     ?= 300
+SOAK_S      ?= 1200
 GUARD_ARGS  ?=
 SCRIPTS     ?= 3000
 SEED        ?= 1000000
@@ -21,7 +22,7 @@ PACKAGES := $(shell find $(FOLDERS) -name __pycache__ -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
 LOCK     := flock .make.lock
 
-.PHONY: run build test lint format docs bench guard guard-baseline churn differential crash fuzz wheel-smoke clean
+.PHONY: run build test lint format docs bench guard guard-baseline soak churn differential crash fuzz wheel-smoke clean
 
 run: build
 	$(BIN)/leveret start $(RUN_ARGS)
@@ -71,6 +72,10 @@ guard-baseline: build $(VENV)/.installed-dev
 # Mixed sizes at constant depth, for CHURN_S seconds: files against what is live. An hour: CHURN_S=3600.
 churn: build $(VENV)/.installed-dev
 	$(BIN)/python -m bench.churn --seconds $(CHURN_S)
+
+# Full load, with clients that come and go, for SOAK_S seconds: memory must stay flat.
+soak: build $(VENV)/.installed-dev
+	$(BIN)/python -m bench.soak --seconds $(SOAK_S)
 
 # Leveret against Debian's RabbitMQ. SEED=7 SCRIPTS=1 performs one script again.
 differential: build $(VENV)/.installed-dev

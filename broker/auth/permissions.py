@@ -18,7 +18,8 @@ from leveret.codec.errors import AccessRefused, NotAllowed, PreconditionFailed
 
 log = logging.getLogger(__name__)
 
-VERDICTS_MAX: Final = 16_384  # remembered verdicts; all are forgotten when there are more
+# Remembered verdicts; all are forgotten when there are more. Some 230 bytes each: names of queues that come and go fill it whatever it is.
+VERDICTS_MAX: Final = 2_048
 
 Right = Literal["configure", "write", "read"]
 Kind = Literal["queue", "exchange"]
