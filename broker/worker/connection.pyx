@@ -166,23 +166,35 @@ cdef class Connection(Stream):
                 return size
             at = 1
         while not self.paused:
-            if self.lost_sync:
-                # Only the answer to our close still means something: a client sends it by itself.
-                if self.closed and size >= CLOSE_OK_SIZE and memcmp(data + size - CLOSE_OK_SIZE, CLOSE_OK_FRAME, CLOSE_OK_SIZE) == 0:
-                    self.close("closed by us, and the client has agreed")
-                return size
-            taken = next_frame(data + at, size - at, self.frame_max, &frame)
-            if taken <= 0:
-                if taken < 0:
-                    self.on_fault(taken, data + at, size - at)
+            # One `try` for a row of frames: entering one costs as much as serving a small frame.
+            try:
+                while not self.paused:
+                    if self.lost_sync:
+                        # Only the answer to our close still means something: a client sends it by itself.
+                        if (self.closed and size >= CLOSE_OK_SIZE
+                                and memcmp(data + size - CLOSE_OK_SIZE, CLOSE_OK_FRAME, CLOSE_OK_SIZE) == 0):
+                            self.close("closed by us, and the client has agreed")
+                        return size
+                    taken = next_frame(data + at, size - at, self.frame_max, &frame)
+                    if taken <= 0:
+                        break
+                    at += taken
+                    self.on_frame(&frame)
+                    if self.fd < 0:
+                        return size
+            except Exception as error:
+                self.fail(self.channel_at(frame.channel), error)
+                if self.fd < 0:
                     return size
-                if size - at > FRAME_HEAD_SIZE and data[at] == FRAME_BODY:
-                    at += self.land_body(data + at, size - at)
+                continue
+            if self.paused:
                 break
-            at += taken
-            self.on_frame(&frame)
-            if self.fd < 0:
+            if taken < 0:
+                self.on_fault(taken, data + at, size - at)
                 return size
+            if size - at > FRAME_HEAD_SIZE and data[at] == FRAME_BODY:
+                at += self.land_body(data + at, size - at)
+            break
         if self.paused & PAUSED_CLOSING:
             return size
         return at
@@ -214,11 +226,13 @@ cdef class Connection(Stream):
         cdef Message* message = self.landing
         self.landing = NULL
         try:
-            if octet == FRAME_END:
-                return self.on_frame(&self.landing_frame)
-            self.lost_sync = True
-            self.failed_method = 0
-            self.fail(None, frame_end_error(&self.landing_frame, octet))
+            if octet != FRAME_END:
+                self.lost_sync = True
+                self.failed_method = 0
+                raise frame_end_error(&self.landing_frame, octet)
+            self.on_frame(&self.landing_frame)
+        except Exception as error:
+            self.fail(None if self.lost_sync else self.channel_at(self.landing_frame.channel), error)
         finally:
             message_release(message)
         return 0
@@ -242,36 +256,31 @@ cdef class Connection(Stream):
         return 0
 
     cdef int on_frame(self, Frame* frame) except -1:
-        cdef Channel channel = None
+        """Serve one frame. What it raises is the answer to its channel, or to the client: `fail`."""
+        cdef Channel channel
         self.failed_method = 0
-        try:
-            if frame.channel == 0:
-                self.on_connection_frame(frame)
-            elif not self.open or self.closed:
-                if not self.closed:
-                    raise UnexpectedFrame(shown_frame(frame.type, frame.payload, frame.size, frame.size))
-            elif frame.type == FRAME_METHOD:
-                if frame.size >= 4:
-                    self.failed_method = load_u32(frame.payload)
-                channel = self.channel_at(frame.channel)
-                self.on_method(channel, frame)
-            else:
-                channel = self.channel_at(frame.channel)
-                if frame.type == FRAME_HEARTBEAT:
-                    raise UnexpectedFrame(shown_frame(frame.type, frame.payload, frame.size, frame.size))
-                if channel is None:
-                    raise UnexpectedFrame("expected method frame, got non method frame instead")
-                if channel.closing:
-                    return 0
-                if channel.expects != EXPECTS_METHOD:
-                    self.failed_method = METHOD_BASIC_PUBLISH
-                if frame.type == FRAME_HEADER:
-                    channel.on_header(frame.payload, frame.size)
-                else:
-                    channel.on_body(frame.payload, frame.size)
-        except Exception as error:
-            self.fail(channel, error)
-        return 0
+        if frame.channel == 0:
+            return self.on_connection_frame(frame)
+        if not self.open or self.closed:
+            if not self.closed:
+                raise UnexpectedFrame(shown_frame(frame.type, frame.payload, frame.size, frame.size))
+            return 0
+        channel = self.channel_at(frame.channel)
+        if frame.type == FRAME_METHOD:
+            if frame.size >= 4:
+                self.failed_method = load_u32(frame.payload)
+            return self.on_method(channel, frame)
+        if frame.type == FRAME_HEARTBEAT:
+            raise UnexpectedFrame(shown_frame(frame.type, frame.payload, frame.size, frame.size))
+        if channel is None:
+            raise UnexpectedFrame("expected method frame, got non method frame instead")
+        if channel.closing:
+            return 0
+        if channel.expects != EXPECTS_METHOD:
+            self.failed_method = METHOD_BASIC_PUBLISH
+        if frame.type == FRAME_HEADER:
+            return channel.on_header(frame.payload, frame.size)
+        return channel.on_body(frame.payload, frame.size)
 
     cdef int on_method(self, Channel channel, Frame* frame) except -1:
         cdef uint32_t kind = self.failed_method

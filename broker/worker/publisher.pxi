@@ -123,8 +123,6 @@ cdef class Publisher(Ending):
         bits = cursor_u8(&at)
         if at.failed or cursor_left(&at):
             raise undecodable(payload, size)
-        check_utf8(exchange, exchange_size)
-        check_utf8(key, key_size)
         if self.names == NULL:
             self.names = <uint8_t*>malloc(2 * KEY_AT)
             if self.names == NULL:
@@ -133,10 +131,12 @@ cdef class Publisher(Ending):
             self.exchange_size = 0
             self.exchange_version = 0
         if exchange_size != self.exchange_size or memcmp(exchange, self.names, exchange_size) != 0:
+            check_utf8(exchange, exchange_size)
             memcpy(self.names, exchange, exchange_size)
             self.exchange_size = exchange_size
             self.exchange_version = 0
         if key_size != self.key_size or memcmp(key, self.names + KEY_AT, key_size) != 0:
+            check_utf8(key, key_size)
             memcpy(self.names + KEY_AT, key, key_size)
             self.key_size = key_size
             self.queue_version = 0
