@@ -203,6 +203,13 @@ def throughput_table(costs: Costs) -> list[str]:
     return rows
 
 
+def tables(uses: Mapping[str, Use]) -> dict[str, list[str]]:
+    """The tables of the page, by the name of their marks."""
+    costs = fit(uses)
+    checks = [(case, mix, uses[case.name]) for case, mix in CHECKS]
+    return {"costs": cost_table(costs), "checks": check_table(costs, checks), "throughput": throughput_table(costs)}
+
+
 def picture(costs: Costs) -> str:
     """SVG: throughput by cores, now and with verdicts in the workers."""
     import io
@@ -255,18 +262,15 @@ def main() -> None:
         sys.exit(1)
     if options.save:
         options.save.write_text(json.dumps({name: dataclasses.asdict(use) for name, use in uses.items()}, indent=2))
-    costs = fit(uses)
-    checks = [(case, mix, uses[case.name]) for case, mix in CHECKS]
-    tables = {"costs": cost_table(costs), "checks": check_table(costs, checks), "throughput": throughput_table(costs)}
-    for lines in tables.values():
+    for lines in tables(uses).values():
         console.print("\n".join(lines), markup=False)
         console.print()
     if options.page:
         text = PAGE.read_text()
-        for name, lines in tables.items():
+        for name, lines in tables(uses).items():
             text = put_between_marks(text, name, lines)
         PAGE.write_text(text)
-        PICTURE.write_text(picture(costs))
+        PICTURE.write_text(picture(fit(uses)))
 
 
 def measure_all(timing: Timing, rounds: int, console: Console) -> dict[str, Use]:
