@@ -439,6 +439,17 @@ cdef class Queue(RuledBacklog):
         old.active = old.consuming = False
         old.unacked_bytes = 0
 
+    def activate_together(self, list consumers not None) -> None:
+        """Activate these consumers of the queue, then deliver: what has gathered goes to all in turns, not to whoever is the first."""
+        cdef Consumer consumer
+        self.offered_bytes = self.next_bytes()
+        for consumer in consumers:
+            consumer.active = True
+            if consumer.consuming and consumer.turn.next == NULL and consumer.can_take():
+                rotation_join(&self.rotation, &consumer.turn)
+        if self.ready_count and not self.unfinished:
+            self.pump()
+
     @property
     def consumers(self) -> list[Consumer]:
         """Those that consume, in order of arrival."""

@@ -266,7 +266,7 @@ def take_seats(Connection connection not None, list channels not None):
     cdef Channel channel
     cdef Subscription subscription
     cdef list gone = []
-    cdef list seated = []
+    cdef dict seated = {}       # queue -> its consumers
     for packed in channels:
         channel = connection.channel_at(packed["id"])
         travellers = [unpack_subscription(channel, each, False) for each in packed["consumers"]]
@@ -280,11 +280,14 @@ def take_seats(Connection connection not None, list channels not None):
         for subscription in travellers:
             if not subscription.getter:
                 channel.consumers[subscription.tag] = subscription
-                (seated if subscription.consumer is not None else gone).append(subscription)
+                if subscription.consumer is not None:
+                    seated.setdefault(subscription.consumer.queue, []).append(subscription.consumer)
+                else:
+                    gone.append(subscription)
             elif subscription.consumer is not None:
                 channel.getters[subscription.queue_id, subscription.no_ack] = subscription
-    for subscription in seated:
-        subscription.start()
+    for queue, consumers in seated.items():
+        queue.activate_together(consumers)
     return gone
 
 

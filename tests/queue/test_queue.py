@@ -210,6 +210,18 @@ def test_a_consumer_in_anothers_place_has_its_turn_its_messages_and_their_number
     assert last.deliveries[2:] == [(3, b"5", True), (4, b"7", True)]
 
 
+def test_consumers_that_are_activated_together_share_what_has_gathered() -> None:
+    queue = RecordingQueue()
+    consumers = [RecordingConsumer(b"c") for _ in range(3)]
+    low = RecordingConsumer(b"c", priority=-1)
+    for consumer in [*consumers, low]:
+        queue.add_consumer(consumer)
+    publish(queue, 6)
+    queue.activate_together([*consumers, low])
+    assert [bodies(consumer) for consumer in consumers] == [[b"1", b"4"], [b"2", b"5"], [b"3", b"6"]]
+    assert low.deliveries == []
+
+
 def test_an_exclusive_consumer_in_anothers_place_stands_alone_and_a_cancelled_one_ends() -> None:
     queue = RecordingQueue()
     alone = consuming(queue, exclusive=True)
