@@ -53,7 +53,7 @@ def ratios(told: Document) -> str:
     if not rows:
         return ""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(11, 1.2 + 0.3 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(11, max(2.5, 1.2 + 0.3 * len(rows))), layout="constrained")
         left, right = figure.subplots(1, 2, sharey=True)
         _bars(left, rows, "rate", "Rate: times RabbitMQ's")
         _bars(right, rows, "cpu", "CPU per message: times less")
@@ -94,7 +94,7 @@ def latencies(told: Document) -> str:
     if not rows:
         return ""
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(11, 1.4 + 0.42 * len(rows)), layout="constrained")
+        figure = Figure(figsize=(11, max(2.5, 1.4 + 0.42 * len(rows))), layout="constrained")
         axes = figure.subplots()
         for place, row in enumerate(reversed(rows)):
             for offset, (name, color) in zip((0.16, -0.16), BROKERS.items(), strict=True):

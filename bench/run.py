@@ -12,6 +12,7 @@ import contextlib
 import dataclasses
 import os
 import resource
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -171,6 +172,11 @@ def _many_files() -> None:
         resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
+def _end(number: int, _: object) -> None:
+    """Leave by an exception that nobody takes for a wish of a load's user, so that all nodes are ended."""
+    sys.exit(128 + number)
+
+
 def _options() -> argparse.Namespace:
     rows, curves = {row.name: row for row in ROWS}, {curve.name: curve for curve in CURVES}
     parser = argparse.ArgumentParser(prog="python -m bench", description="Leveret beside RabbitMQ, in one run on this machine.")
@@ -201,6 +207,8 @@ def _options() -> argparse.Namespace:
 def main() -> None:
     """Exit codes: 0 the bench ran; 1 a broker did not start or did something wrong; 2 wrong arguments. A missed goal is no failure."""
     options = _options()
+    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGTERM, _end)
     os.environ[client_load.PROCESSES] = str(options.clients)
     _many_files()
     rounds, timing, curve_timing = (1, QUICK, QUICK) if options.quick else (options.rounds, THOROUGH, OF_A_CURVE)
@@ -224,8 +232,6 @@ def main() -> None:
     except NodeFailed as error:
         console.print(Text(str(error), style="bold red"))
         sys.exit(1)
-    except KeyboardInterrupt:
-        sys.exit(130)
     file = options.json or RESULTS / f"{time.strftime('%Y%m%d-%H%M%S')}.json"
     results.write(file, told)
     for shown in table.tables(told):

@@ -6,12 +6,14 @@ import contextlib
 import dataclasses
 import io
 import json
+import signal
 import subprocess
 import sys
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import psutil
 import pytest
 from leveret.perf.fleet import LoadFailed
 from leveret.perf.histogram import Histogram
@@ -27,6 +29,7 @@ from bench.leveret_node import LeveretNode
 from bench.load import ALL_ON_ONE_WORKER, ANYWHERE, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, Load, Timing, misplaced, watched
 from bench.rows import ROWS, Row
 from bench.verdict import Verdict
+from tests.deadline import eventually
 
 
 def never(*_: object) -> Figure:
@@ -328,3 +331,33 @@ def test_every_point_of_a_curve_has_each_part_even_where_it_failed() -> None:
     assert started == [0]
     bench_of([Peerless()], 1).curve(dataclasses.replace(curve, workers=True), start, quick=False)
     assert started == [0, 1, 10]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_bench_that_is_ended_leaves_no_broker_behind(number: signal.Signals, tmp_path: Path) -> None:
+    def workers() -> list[psutil.Process]:
+        with contextlib.suppress(psutil.Error):  # a process that ended while it was looked at
+            return [one for one in started.children(recursive=True) if "leveret.worker" in one.cmdline()]
+        return []
+
+    command = [
+        sys.executable,
+        "-m",
+        "bench",
+        "--only",
+        "leveret",
+        "--workers",
+        "2",
+        "--json",
+        str(tmp_path / "results.json"),
+        "auto_ack_16",
+    ]
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL) as process:
+        started = psutil.Process(process.pid)
+        try:
+            eventually(lambda: len(workers()) == 2, what="the node's workers run")
+            children = started.children(recursive=True)
+        finally:
+            process.send_signal(number)
+        assert process.wait(60.0) == 128 + number
+    assert psutil.wait_procs(children, timeout=20.0)[1] == []
