@@ -1,7 +1,8 @@
 """What a shard's log holds, byte for byte: the one table of record layouts, and a plain decoder of each for checks and tests.
 
-The store itself encodes and decodes in C (`segment_store.pyx`) by this table; the decoders here are written apart from it, so that
-`verify` and the tests are a second opinion. Keys are big-endian, so that they sort by number. Values are little-endian, as packets are.
+The store itself encodes and decodes in C by this table (`segment_draft.pyx`, `index_record.pyx`, `segment.pxd`); the decoders here are
+written apart from it, so that `verify` and the tests are a second opinion. Keys are big-endian, so that they sort by number. Values are
+little-endian, as packets are.
 
 Layout, format version 2:
 

@@ -1,4 +1,4 @@
-"""One segment in memory, and a cursor over its value: plain C, no object but the value itself.
+"""One segment in memory, and a cursor over its value: plain C but for the value itself.
 
 The segment store owns every segment; the indexes of queues point into them. Nothing here touches the log. `layout.py` has the bytes that
 the cursor reads; whoever drives it says what damage means.
@@ -24,7 +24,7 @@ cdef enum:
     SEGMENT_DEAD = 4            # in SegmentStore.dead, or its removal is under way
     SEGMENT_MOVING = 8          # the batch under way writes a copy of it and removes it
     SEGMENT_TOUCHED = 16        # settled in while it was moving
-    SEGMENT_CANDIDATE = 32      # in SegmentStore.candidates
+    SEGMENT_CANDIDATE = 32      # in Sweep.candidates
     SEGMENT_DAMAGED = 64        # its value cannot be read: nothing of it is moved
 
 
@@ -51,7 +51,7 @@ cdef struct Segment:
     uint32_t unit               # bytes that count as live for each live target
     uint32_t run_count
     uint32_t slot               # its place in `SegmentStore.segments`
-    uint32_t candidate          # ... and in `candidates`, if it is flagged as one
+    uint32_t candidate          # ... and in `Sweep.candidates`, if it is flagged as one
     uint32_t flags              # SEGMENT_*
     PyObject* value             # the value itself (bytes, owned) while a batch that concerns it is under way; else NULL
     Run* runs
@@ -188,6 +188,10 @@ cdef inline int next_message(Cursor* cursor) noexcept nogil:
             cursor.at = cursor.data + cursor.size
             return 1
     return -1
+
+
+# Whether there is a next message; the cursor stands on it. Raises `DamagedSegment` where the bytes do not fit the layout.
+cdef bint advance(Cursor* cursor) except -1
 
 
 cdef inline Target target_at(const Cursor* cursor, uint32_t index) noexcept nogil:

@@ -9,6 +9,12 @@ from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from leveret.storage.queue_index cimport QueueIndex
 from leveret.storage.segment cimport Pointers, Run, Segment
+from leveret.storage.segment_draft cimport SegmentDraft
+
+cdef class Batch                # before the next line: the modules name each other
+cdef class SegmentStore
+
+from leveret.storage.sweep cimport Sweep
 
 
 cdef struct Entry:
@@ -27,28 +33,6 @@ cdef struct Group:
     uint32_t size
     uint32_t wanted             # entries not settled
     uint32_t entry
-
-
-cdef struct Moved:
-    # What was settled of a segment while its copy was being written: done again on the copy.
-    PyObject* queue
-    uint64_t first
-    uint64_t last
-    uint32_t body_size          # of the one message, if first = last
-
-
-cdef struct Building:
-    # A segment being encoded: its value so far (bytes that nobody else knows yet, or NULL), and its runs.
-    PyObject* value
-    size_t size
-    size_t target_at            # where the last message's next target goes
-    size_t capacity
-    Run* runs
-    uint32_t run_count
-    uint32_t run_capacity
-    uint32_t message_count
-    uint32_t target_count
-    uint64_t stamp              # which of all segments ever built, so that a queue can tell whether it has a run in this one
 
 
 cdef class SegmentReader:
@@ -81,10 +65,6 @@ cdef class SegmentStore:
     cdef readonly uint64_t gathered_bytes   # of message data waiting for `take_batch`, settled ones left out
     cdef readonly uint64_t stored_bytes     # of all segment values
     cdef readonly uint64_t live_stored_bytes  # the part of them that counts as live
-    cdef size_t segment_bytes               # the bounds; the tests make them small
-    cdef size_t small_bytes
-    cdef size_t small_count_max
-    cdef uint64_t waste_bytes_max
     cdef size_t small_count                 # segments so small that many of them are worth merging
     cdef Entry* entries
     cdef size_t entry_count
@@ -98,16 +78,9 @@ cdef class SegmentStore:
     cdef Pointers segments
     cdef Pointers dirty                     # their index record must be written again
     cdef Pointers dead                      # nothing live in them
-    cdef Pointers candidates                # to be moved, the best first from `candidate_next` on
-    cdef size_t candidate_next
     cdef readonly uint64_t moved_segments   # since the start: what compaction has done
-    cdef uint64_t next_sweep_bytes          # no new candidates are looked for before this much is wasted
-    cdef size_t next_sweep_small            # ... or this many are small
-    cdef bint compacting                    # False from a failed commit to the next good one
-    cdef Moved* moves
-    cdef size_t move_count
-    cdef size_t move_capacity
-    cdef Building building
+    cdef SegmentDraft draft                 # the segment that is being encoded
+    cdef Sweep sweep
     cdef Batch flying                       # taken, neither done nor failed
     cdef uint64_t cached_no
     cdef object cached_value
@@ -129,31 +102,19 @@ cdef class SegmentStore:
     cdef int _grow_open(self, QueueIndex queue) except -1
     cdef int _open_group(self, const uint8_t* data, uint32_t size, void* owner) except -1
     cdef int _settle_open(self, QueueIndex queue, size_t at) noexcept
-    cdef int _settle_in_run(self, Run* run, uint64_t position, uint32_t body_size) except -1
-    cdef uint64_t _settle_in_runs(self, QueueIndex queue, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
+    cdef int settle_in_run(self, Run* run, uint64_t position, uint32_t body_size) except -1
+    cdef uint64_t settle_in_runs(self, QueueIndex queue, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
     cdef uint64_t _settle_unread(self, Run* run, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
     cdef uint64_t _settle_part(self, Run* run, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF
-    cdef int _note_move(self, PyObject* queue, uint64_t first, uint64_t last, uint32_t body_size) except -1
     cdef void _touch(self, Segment* segment) noexcept
-    cdef object _value(self, Segment* segment)
+    cdef object value_of(self, Segment* segment)
 
-    cdef int _build_message(self, const uint8_t* data, uint32_t size, uint32_t body_size, uint32_t targets) except -1
-    cdef int _build_target(self, QueueIndex queue, uint64_t position, uint64_t note, uint32_t body_size, ssize_t source) except -1
-    cdef bint _build_is_full(self, uint32_t size, uint32_t targets) noexcept
-    cdef Segment* _finish_segment(self, Batch batch) except NULL
+    cdef Segment* finish_segment(self, Batch batch) except NULL
     cdef int _encode_gathered(self, Batch batch) except -1
     cdef int _finish_new(self, Batch batch) except -1
-    cdef int _write_removal(self, Batch batch, Segment* segment) except -1
+    cdef int write_removal(self, Batch batch, Segment* segment) except -1
     cdef int _end(self, Batch batch) except -1
     cdef int _write_index(self, Batch batch, Segment* segment) except -1
     cdef int _add_segment(self, Segment* segment) except -1
-    cdef void _remove_segment(self, Segment* segment) noexcept
+    cdef void remove_segment(self, Segment* segment) noexcept
     cdef int _load_segment(self, uint64_t segment_no, const uint8_t* data, size_t size) except -1
-    cdef uint64_t _waste(self) noexcept
-    cdef bint _compaction_due(self) noexcept
-    cdef int _find_candidates(self) except -1
-    cdef int _move_sparse(self, Batch batch) except -1
-    cdef int _finish_copy(self, Batch batch) except -1
-    cdef object _sound_value(self, Segment* segment)
-    cdef int _move_segment(self, Batch batch, Segment* segment) except -1
-    cdef int _switch_to_copies(self, Batch batch) except -1

@@ -13,25 +13,25 @@ Of a batch that is being committed, the messages count as live but are not yet r
 
 When more of the stored bytes are waste than live, `take_batch` also writes the live messages of half-empty segments anew, at their old
 positions, and drops those segments in the same commit; so too with many tiny segments. Until the commit is done, the old ones stand.
+
+How a segment is encoded says `segment_draft`, its index record `index_record`, and which segments are moved `sweep`.
 """
 
-from cpython.bytes cimport _PyBytes_Resize, PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.object cimport PyObject
-from cpython.ref cimport Py_DECREF, Py_INCREF, Py_XDECREF
-from libc.stdint cimport uint8_t, uint16_t, uint32_t, uint64_t
+from libc.stdint cimport uint8_t, uint32_t, uint64_t
 from libc.stdlib cimport free, malloc, qsort, realloc
 from libc.string cimport memcpy, memset
 
+from leveret.storage.index_record cimport decode_index, encode_index
 from leveret.storage.queue_index cimport QueueIndex, find_run, insert_run, lower_bound, remove_run, reserve_run
 from leveret.storage.segment cimport (
-    MESSAGE_HEAD_SIZE, SEGMENT_CANDIDATE, SEGMENT_DAMAGED, SEGMENT_DEAD, SEGMENT_DIRTY, SEGMENT_FLYING, SEGMENT_MOVING,
-    SEGMENT_TOUCHED, TARGET_SIZE,
+    SEGMENT_DEAD, SEGMENT_DIRTY, SEGMENT_FLYING, SEGMENT_MOVING, SEGMENT_TOUCHED,
     Cursor, Run, Segment, Target,
-    bit_is_set, clear_bit, cursor_over, drop_value, live_from, next_message, pointers_drop_flagged, pointers_push, pointers_reserve,
-    popcount, run_order, segment_free, segment_new, segment_order, set_bit, target_at, words_for,
+    advance, bit_is_set, cursor_over, drop_value, live_from, pointers_drop_flagged, pointers_push, pointers_reserve, run_order,
+    segment_free, set_bit, target_at, words_for,
 )
-
-import logging
+from leveret.storage.segment_draft cimport DRAFT_TARGETS_MAX, SegmentDraft
+from leveret.storage.sweep cimport Sweep
 
 from leveret.storage.commit_log import Table
 from leveret.storage.environment import DamagedSegment, ForeignStore
@@ -39,21 +39,8 @@ from leveret.storage.layout import CHUNK_BYTES, INDEX_KEY, QUEUE_KEY, QUEUE_VALU
 
 cdef enum:
     SEGMENT_BYTES = 65520       # with LMDB's page head, sixteen pages
-    SMALL_BYTES = 8192          # a segment below this is one to merge, if there are many
-    SMALL_COUNT_MAX = 1024      # ... more than so many
-    WASTE_BYTES_MAX = 1 << 24   # stored bytes may be twice the live ones and this much more
-    MOVED_BYTES_MAX = 1 << 20   # moved by one batch
-    MOVED_READ_MAX = 1 << 22    # read for it
-    MOVED_SEGMENTS_MAX = 256
-    GAP_MAX = 256               # a run with a longer hole costs more in bits than a second run
-    RUNS_MAX = 8192             # of a segment; a run's number is a u16
-    TARGETS_MAX = 4096          # of a message; with more it is stored again
-    INDEX_HEAD_SIZE = 24
-    INDEX_RUN_SIZE = 32
     DROPPED_MAX = 1000          # segments removed by one batch, so that a purge does not make one endless commit
     CACHED_BYTES_MAX = 1 << 20  # a value that is read is remembered up to this size
-
-log = logging.getLogger(__name__)
 
 cdef int SEGMENTS = Table.SEGMENTS
 cdef int INDEX = Table.INDEX
@@ -64,21 +51,6 @@ cdef object pack_index_key = INDEX_KEY.pack
 cdef object pack_queue_key = QUEUE_KEY.pack
 cdef object pack_queue_value = QUEUE_VALUE.pack
 cdef int QUEUE_RECORD_SIZE = QUEUE_VALUE.size
-
-
-cdef inline bint advance(Cursor* cursor) except -1:
-    """Whether there is a next message; the cursor stands on it."""
-    cdef int found = next_message(cursor)
-    if found < 0:
-        raise DamagedSegment("the value of a stored segment is damaged")
-    return found
-
-
-cdef bint is_worth_moving(const Segment* segment, bint sparse, size_t small_bytes) noexcept nogil:
-    """A message alone in its segment is either wholly live or gone, so there is nothing to gain but by merging."""
-    if segment.value_size < small_bytes:
-        return True
-    return sparse and segment.message_count > 1 and 2 * <uint64_t>segment.unit * segment.live < segment.value_size
 
 
 cdef size_t open_bound(QueueIndex queue, const Entry* entries, uint64_t position) noexcept:
@@ -141,14 +113,9 @@ cdef class SegmentStore:
         self.marks = []
         self.forgotten = []
         self.next_segment_no = 1
-        self.building.stamp = 1
-        self.compacting = True
-        self.segment_bytes = SEGMENT_BYTES
-        self.small_bytes = SMALL_BYTES
-        self.small_count_max = SMALL_COUNT_MAX
-        self.waste_bytes_max = WASTE_BYTES_MAX
-        self.next_sweep_bytes = self.waste_bytes_max
-        self.next_sweep_small = self.small_count_max
+        self.draft = SegmentDraft()
+        self.draft.segment_bytes = SEGMENT_BYTES
+        self.sweep = Sweep()
 
     def __dealloc__(self):
         cdef size_t index
@@ -157,12 +124,8 @@ cdef class SegmentStore:
         free(self.segments.items)
         free(self.dirty.items)
         free(self.dead.items)
-        free(self.candidates.items)
         free(self.entries)
         free(self.groups)
-        free(self.moves)
-        Py_XDECREF(self.building.value)
-        free(self.building.runs)
 
     def close(self):
         """Let go of every message that was not written. The log stays open; the store is not used afterwards."""
@@ -200,7 +163,7 @@ cdef class SegmentStore:
             self._grow_open(queue)
         if self.group_count:
             group = &self.groups[self.group_count - 1]
-            if owner == NULL or group.owner != owner or group.data != data or self.entry_count - group.entry >= TARGETS_MAX:
+            if owner == NULL or group.owner != owner or group.data != data or self.entry_count - group.entry >= DRAFT_TARGETS_MAX:
                 self._open_group(data, size, owner)
         else:
             self._open_group(data, size, owner)
@@ -281,7 +244,7 @@ cdef class SegmentStore:
         run = find_run(queue, position)
         if run == NULL or bit_is_set(run.settled, position - run.first):
             return 0
-        self._settle_in_run(run, position, body_size)
+        self.settle_in_run(run, position, body_size)
         queue.live -= 1
         queue.live_bytes -= body_size
         return 1
@@ -307,11 +270,11 @@ cdef class SegmentStore:
                 self.let_go(owner)
         return 1
 
-    cdef int _settle_in_run(self, Run* run, uint64_t position, uint32_t body_size) except -1:
+    cdef int settle_in_run(self, Run* run, uint64_t position, uint32_t body_size) except -1:
         """One live message of a run; the queue's own counts are the caller's. The run may be gone afterwards from the queue's array."""
         cdef Segment* segment = run.segment
         if segment.flags & SEGMENT_MOVING:
-            self._note_move(run.queue, position, position, body_size)
+            self.sweep.note_move(run.queue, position, position, body_size)
         set_bit(run.settled, position - run.first)
         run.live -= 1
         run.live_bytes -= body_size
@@ -335,23 +298,6 @@ cdef class SegmentStore:
             segment.flags |= SEGMENT_DIRTY
             pointers_push(&self.dirty, segment)
 
-    cdef int _note_move(self, PyObject* queue, uint64_t first, uint64_t last, uint32_t body_size) except -1:
-        cdef size_t capacity
-        cdef Moved* moves
-        if self.move_count == self.move_capacity:
-            capacity = max(2 * self.move_capacity, <size_t>64)
-            moves = <Moved*>realloc(self.moves, capacity * sizeof(Moved))
-            if moves == NULL:
-                raise MemoryError
-            self.moves = moves
-            self.move_capacity = capacity
-        self.moves[self.move_count].queue = queue
-        self.moves[self.move_count].first = first
-        self.moves[self.move_count].last = last
-        self.moves[self.move_count].body_size = body_size
-        self.move_count += 1
-        return 0
-
     cdef int settle_range(self, QueueIndex queue, uint64_t first, uint64_t last) except -1:
         """Every live message from `first` to `last`, both included. How many there were.
 
@@ -361,7 +307,7 @@ cdef class SegmentStore:
         cdef uint64_t body_bytes = 0
         cdef uint64_t count
         cdef size_t at
-        count = self._settle_in_runs(queue, first, last, &body_bytes)
+        count = self.settle_in_runs(queue, first, last, &body_bytes)
         queue.live -= count
         queue.live_bytes -= body_bytes
         at = open_bound(queue, self.entries, first)
@@ -370,7 +316,7 @@ cdef class SegmentStore:
             at += 1
         return <int>min(count, <uint64_t>0x7FFFFFFF)
 
-    cdef uint64_t _settle_in_runs(self, QueueIndex queue, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF:
+    cdef uint64_t settle_in_runs(self, QueueIndex queue, uint64_t first, uint64_t last, uint64_t* body_bytes) except? 0xFFFFFFFFFFFFFFFF:
         """As `settle_range` in what is or is being written; the queue's own counts are the caller's."""
         cdef uint64_t count = 0
         cdef uint64_t run_last
@@ -390,7 +336,7 @@ cdef class SegmentStore:
             else:
                 segment = run.segment
                 if segment.flags & SEGMENT_MOVING:
-                    self._note_move(run.queue, run.first, run_last, <uint32_t>run.live_bytes)
+                    self.sweep.note_move(run.queue, run.first, run_last, <uint32_t>run.live_bytes)
                 count += run.live
                 body_bytes[0] += run.live_bytes
                 segment.live -= run.live
@@ -415,7 +361,7 @@ cdef class SegmentStore:
         if first > run.first + run.span - 1 or not live_from(run, first):
             return 0
         try:
-            value = self._value(segment)
+            value = self.value_of(segment)
             cursor = cursor_over(value)
             while advance(&cursor):
                 for index in range(cursor.target_count):
@@ -426,7 +372,7 @@ cdef class SegmentStore:
                     if first <= position <= last and not bit_is_set(run.settled, target.offset):
                         count += 1
                         body_bytes[0] += cursor.body_size
-                        self._settle_in_run(run, position, cursor.body_size)
+                        self.settle_in_run(run, position, cursor.body_size)
         except DamagedSegment:
             count += self._settle_unread(run, first, last, body_bytes)
         return count
@@ -441,7 +387,7 @@ cdef class SegmentStore:
                 size = <uint32_t>(run.live_bytes // run.live)
                 count += 1
                 body_bytes[0] += size
-                self._settle_in_run(run, position, size)
+                self.settle_in_run(run, position, size)
         return count
 
     cdef int forget(self, QueueIndex queue) except -1:
@@ -517,7 +463,7 @@ cdef class SegmentStore:
                         raise MemoryError
                     memcpy(settled, run.settled, words_for(span) * sizeof(uint64_t))
                     number = <uint32_t>(run - run.segment.runs)
-                    value = self._value(run.segment)
+                    value = self.value_of(run.segment)
                     cursor = cursor_over(value)
                     while advance(&cursor):
                         for target_index in range(cursor.target_count):
@@ -533,7 +479,7 @@ cdef class SegmentStore:
             free(settled)
         return count
 
-    cdef object _value(self, Segment* segment):
+    cdef object value_of(self, Segment* segment):
         """The whole value of a segment. The last one read is remembered, since a queue is read in slices."""
         cdef uint32_t chunk
         if segment.value != NULL:
@@ -553,173 +499,32 @@ cdef class SegmentStore:
 
     # --- encoding -----------------------------------------------------------------------------------------------------------------------
 
-    cdef bint _build_is_full(self, uint32_t size, uint32_t targets) noexcept:
-        """Whether a message with so many bytes and targets belongs into the next segment."""
-        return self.building.message_count != 0 and (
-            self.building.size + MESSAGE_HEAD_SIZE + <size_t>targets * TARGET_SIZE + size > self.segment_bytes
-            or self.building.run_count + targets > RUNS_MAX)
-
-    cdef int _build_message(self, const uint8_t* data, uint32_t size, uint32_t body_size, uint32_t targets) except -1:
-        """Append a message; `targets` calls of `_build_target` fill in whom it is for."""
-        cdef Building* building = &self.building
-        cdef size_t needed = building.size + MESSAGE_HEAD_SIZE + <size_t>targets * TARGET_SIZE + size
-        cdef size_t capacity
-        cdef uint8_t* at
-        cdef Run* runs
-        cdef uint16_t count = <uint16_t>targets
-        assert 0 < targets <= TARGETS_MAX
-        if needed > building.capacity:
-            capacity = max(needed, self.segment_bytes)
-            if building.value == NULL:
-                value = PyBytes_FromStringAndSize(NULL, capacity)
-                Py_INCREF(value)
-                building.value = <PyObject*>value
-                value = None
-            else:
-                building.capacity = 0
-                _PyBytes_Resize(&building.value, capacity)
-            building.capacity = capacity
-        if building.run_count + targets > building.run_capacity:
-            capacity = max(2 * <size_t>building.run_capacity, <size_t>(building.run_count + targets))
-            runs = <Run*>realloc(building.runs, capacity * sizeof(Run))
-            if runs == NULL:
-                raise MemoryError
-            building.runs = runs
-            building.run_capacity = <uint32_t>capacity
-        at = <uint8_t*>PyBytes_AS_STRING(<object>building.value) + building.size
-        memcpy(at, &size, 4)
-        memcpy(at + 4, &body_size, 4)
-        memcpy(at + 8, &count, 2)
-        memcpy(at + needed - building.size - size, data, size)
-        building.target_at = building.size + MESSAGE_HEAD_SIZE
-        building.size = needed
-        building.message_count += 1
-        return 0
-
-    cdef int _build_target(self, QueueIndex queue, uint64_t position, uint64_t note, uint32_t body_size, ssize_t source) except -1:
-        """One target of the message just appended. source: the index of the queue's run that it is moved from; -1 if it is new."""
-        cdef Building* building = &self.building
-        cdef Run* run
-        cdef uint8_t* at = <uint8_t*>PyBytes_AS_STRING(<object>building.value) + building.target_at
-        cdef uint16_t number
-        cdef uint32_t offset
-        # A run must not close over another run of the queue that lies elsewhere.
-        run = &building.runs[queue.build_run]
-        if (queue.build_stamp != building.stamp or position < run.first + run.span or position - (run.first + run.span) >= GAP_MAX
-                or source - queue.build_source > 1 or source < queue.build_source):
-            queue.build_stamp = building.stamp
-            queue.build_run = building.run_count
-            building.run_count += 1
-            run = &building.runs[queue.build_run]
-            memset(run, 0, sizeof(Run))
-            run.queue = <PyObject*>queue
-            run.queue_id = queue.queue_id
-            run.first = position
-        queue.build_source = source
-        offset = <uint32_t>(position - run.first)
-        run.span = offset + 1
-        run.live += 1
-        run.live_bytes += body_size
-        number = <uint16_t>queue.build_run
-        memcpy(at, &number, 2)
-        memcpy(at + 2, &offset, 4)
-        memcpy(at + 6, &note, 8)
-        building.target_at += TARGET_SIZE
-        building.target_count += 1
-        return 0
-
-    cdef Segment* _finish_segment(self, Batch batch) except NULL:
-        """Make a segment of what was built and put it into the batch; the caller ties its runs to their queues."""
-        cdef Building* building = &self.building
-        cdef Segment* segment
-        cdef Run* run
-        cdef uint64_t* words
-        cdef size_t word_count = 0
+    cdef Segment* finish_segment(self, Batch batch) except NULL:
+        """Make a segment of the draft and put it into the batch; the caller ties its runs to their queues."""
+        cdef Segment* segment = self.draft.finish(self.next_segment_no)
         cdef uint32_t index
-        cdef Target target
-        cdef Cursor cursor
-        for index in range(building.run_count):
-            word_count += words_for(building.runs[index].span)
-        segment = segment_new(building.run_count, word_count)
-        segment.segment_no = self.next_segment_no
-        segment.value_size = building.size
-        segment.message_count = building.message_count
-        segment.target_count = building.target_count
-        segment.live = building.target_count
-        words = <uint64_t*>(segment.runs + segment.run_count)
-        for index in range(building.run_count):
-            run = &segment.runs[index]
-            run[0] = building.runs[index]
-            run.segment = segment
-            run.settled = words
-            words += words_for(run.span)
         try:
-            building.capacity = 0
-            _PyBytes_Resize(&building.value, building.size)
-            value = <object>building.value
-            Py_DECREF(value)
-            building.value = NULL
-            cursor = cursor_over(value)
-            while advance(&cursor):
-                for index in range(cursor.target_count):
-                    target = target_at(&cursor, index)
-                    clear_bit(segment.runs[target.run].settled, target.offset)
-            segment.chunk_count = <uint32_t>((building.size + CHUNK - 1) // CHUNK)
+            value = <object>segment.value
             if segment.chunk_count == 1:
                 batch.operations.append((SEGMENTS, pack_segment_key(segment.segment_no, 0), value))
             else:
                 for index in range(segment.chunk_count):
                     batch.operations.append(
                         (SEGMENTS, pack_segment_key(segment.segment_no, index), value[index * CHUNK:(index + 1) * CHUNK]))
-            batch.size_bytes += building.size
+            batch.size_bytes += segment.value_size
             self._write_index(batch, segment)
             self._add_segment(segment)
         except BaseException:
-            free(segment)
+            segment_free(segment)
             raise
-        Py_INCREF(value)
-        segment.value = <PyObject*>value
-        segment.flags |= SEGMENT_FLYING
         self.next_segment_no += 1
-        building.size = 0
-        building.run_count = 0
-        building.message_count = 0
-        building.target_count = 0
-        building.stamp += 1
         return segment
 
     cdef int _write_index(self, Batch batch, Segment* segment) except -1:
         """The segment's index record, as it stands now, into the batch."""
-        cdef size_t size = INDEX_HEAD_SIZE
-        cdef uint32_t index
-        cdef uint32_t zero = 0
-        cdef size_t bit_bytes
-        cdef uint8_t* at
-        cdef Run* run
-        for index in range(segment.run_count):
-            size += INDEX_RUN_SIZE + (<size_t>segment.runs[index].span + 7) // 8
-        record = PyBytes_FromStringAndSize(NULL, size)
-        at = <uint8_t*>PyBytes_AS_STRING(record)
-        memcpy(at, &segment.value_size, 8)
-        memcpy(at + 8, &segment.chunk_count, 4)
-        memcpy(at + 12, &segment.message_count, 4)
-        memcpy(at + 16, &segment.target_count, 4)
-        memcpy(at + 20, &segment.run_count, 4)
-        at += INDEX_HEAD_SIZE
-        for index in range(segment.run_count):
-            run = &segment.runs[index]
-            memcpy(at, &run.queue_id, 4)
-            memcpy(at + 4, &run.span, 4)
-            memcpy(at + 8, &run.live, 4)
-            memcpy(at + 12, &zero, 4)
-            memcpy(at + 16, &run.first, 8)
-            memcpy(at + 24, &run.live_bytes, 8)
-            at += INDEX_RUN_SIZE
-            bit_bytes = (<size_t>run.span + 7) // 8
-            memcpy(at, run.settled, bit_bytes)
-            at += bit_bytes
+        record = encode_index(segment)
         batch.operations.append((INDEX, pack_index_key(segment.segment_no), record))
-        batch.size_bytes += size
+        batch.size_bytes += <size_t>len(record)
         return 0
 
     cdef int _add_segment(self, Segment* segment) except -1:
@@ -732,20 +537,19 @@ cdef class SegmentStore:
         pointers_push(&self.segments, segment)
         self.stored_bytes += segment.value_size
         self.live_stored_bytes += <uint64_t>segment.unit * segment.live
-        self.small_count += segment.value_size < self.small_bytes
+        self.small_count += segment.value_size < self.sweep.small_bytes
         return 0
 
-    cdef void _remove_segment(self, Segment* segment) noexcept:
-        """Count a segment out and free it. Its runs are in no queue's array, itself in none but `candidates`."""
+    cdef void remove_segment(self, Segment* segment) noexcept:
+        """Count a segment out and free it. Its runs are in no queue's array, itself in none but the sweep's."""
         cdef Segment* other = self.segments.items[self.segments.count - 1]
         self.segments.items[segment.slot] = other
         other.slot = segment.slot
         self.segments.count -= 1
         self.stored_bytes -= segment.value_size
         self.live_stored_bytes -= <uint64_t>segment.unit * segment.live
-        self.small_count -= segment.value_size < self.small_bytes
-        if segment.flags & SEGMENT_CANDIDATE:
-            self.candidates.items[segment.candidate] = NULL
+        self.small_count -= segment.value_size < self.sweep.small_bytes
+        self.sweep.leave_out(segment)
         segment_free(segment)
 
     cdef int _encode_gathered(self, Batch batch) except -1:
@@ -758,22 +562,22 @@ cdef class SegmentStore:
             group = &self.groups[number]
             if group.wanted == 0:
                 continue
-            if self._build_is_full(group.size, group.wanted):
+            if self.draft.is_full(group.size, group.wanted):
                 self._finish_new(batch)
             end = self.groups[number + 1].entry if number + 1 < self.group_count else self.entry_count
             # The message's body size is the same for all its queues.
             index = group.entry
             while self.entries[index].queue == NULL:
                 index += 1
-            self._build_message(group.data, group.size, self.entries[index].body_size, group.wanted)
+            self.draft.add_message(group.data, group.size, self.entries[index].body_size, group.wanted)
             for index in range(index, end):
                 entry = &self.entries[index]
                 if entry.queue != NULL:
-                    self._build_target(<QueueIndex>entry.queue, entry.position, entry.note, entry.body_size, -1)
+                    self.draft.add_target(<QueueIndex>entry.queue, entry.position, entry.note, entry.body_size, -1)
             if group.owner != NULL:
                 self.let_go(group.owner)
                 group.owner = NULL
-        if self.building.message_count:
+        if self.draft.message_count:
             self._finish_new(batch)
         for queue in self.open_queues:
             queue.flying_through = queue.highest
@@ -802,7 +606,7 @@ cdef class SegmentStore:
         cdef Segment* segment
         cdef uint32_t index
         pointers_reserve(&batch.written, batch.written.count + 1)
-        segment = self._finish_segment(batch)
+        segment = self.finish_segment(batch)
         pointers_push(&batch.written, segment)
         for index in range(segment.run_count):
             reserve_run(<QueueIndex>segment.runs[index].queue, 1)
@@ -812,7 +616,7 @@ cdef class SegmentStore:
     cdef bint has_work(self) noexcept:
         """Whether `take_batch` would have something to write."""
         return (self.entry_count != 0 or self.dirty.count != 0 or self.dead.count != 0 or len(self.marks) != 0
-                or len(self.forgotten) != 0 or self._compaction_due())
+                or len(self.forgotten) != 0 or self.sweep.is_due(self))
 
     def take_batch(self, bint messages=True):
         """Everything that is to be written now, as a `Batch`; it may be empty. The next one only after `batch_done` or `batch_failed`.
@@ -831,10 +635,9 @@ cdef class SegmentStore:
         batch.messages = messages
         if messages:
             self._encode_gathered(batch)
-            self.next_sweep_bytes = min(self.next_sweep_bytes, max(self.waste_bytes_max, self._waste() + self.waste_bytes_max // 4))
-            self.next_sweep_small = min(self.next_sweep_small, max(self.small_count_max, self.small_count + self.small_count_max // 4))
-            if self._compaction_due():
-                self._move_sparse(batch)
+            self.sweep.lower_bounds(self)
+            if self.sweep.is_due(self):
+                self.sweep.move(self, batch)
         pointers_reserve(&batch.rewritten, self.dirty.count)
         for index in range(self.dirty.count):
             segment = self.dirty.items[index]
@@ -850,7 +653,7 @@ cdef class SegmentStore:
             self.dead.count -= 1
             segment = self.dead.items[self.dead.count]
             pointers_push(&batch.dropped, segment)
-            self._write_removal(batch, segment)
+            self.write_removal(batch, segment)
         for queue in self.forgotten:
             if queue.recorded:
                 batch.operations.append((QUEUES, pack_queue_key(queue.queue_id), None))
@@ -865,7 +668,7 @@ cdef class SegmentStore:
         self.flying = batch
         return batch
 
-    cdef int _write_removal(self, Batch batch, Segment* segment) except -1:
+    cdef int write_removal(self, Batch batch, Segment* segment) except -1:
         cdef uint32_t chunk
         for chunk in range(segment.chunk_count):
             batch.operations.append((SEGMENTS, pack_segment_key(segment.segment_no, chunk), None))
@@ -883,16 +686,16 @@ cdef class SegmentStore:
             segment.flags &= ~<uint32_t>SEGMENT_FLYING
             drop_value(segment)
         for index in range(batch.dropped.count):
-            self._remove_segment(batch.dropped.items[index])
+            self.remove_segment(batch.dropped.items[index])
         if batch.moved.count:
-            self._switch_to_copies(batch)
+            self.sweep.switch_to_copies(self, batch)
         for queue in batch.queues:
             queue.stored_through = queue.flying_through
         for queue in batch.forgotten:
             if self.queues.get(queue.queue_id) is queue:
                 del self.queues[queue.queue_id]
         if batch.messages:
-            self.compacting = True
+            self.sweep.enabled = True
 
     def batch_failed(self, Batch batch not None):
         """Nothing of its operations is there, and the log goes on (`DiskFull`).
@@ -906,7 +709,7 @@ cdef class SegmentStore:
         cdef Run* run
         cdef QueueIndex queue
         self._end(batch)
-        self.compacting = False  # it asks for room where there is none
+        self.sweep.enabled = False  # it asks for room where there is none
         for index in range(batch.written.count):
             segment = batch.written.items[index]
             for number in range(segment.run_count):
@@ -919,9 +722,9 @@ cdef class SegmentStore:
         pointers_drop_flagged(&self.dirty, SEGMENT_FLYING)
         pointers_drop_flagged(&self.dead, SEGMENT_FLYING)
         for index in range(batch.written.count):
-            self._remove_segment(batch.written.items[index])
+            self.remove_segment(batch.written.items[index])
         for index in range(batch.copies.count):
-            self._remove_segment(batch.copies.items[index])
+            self.remove_segment(batch.copies.items[index])
         for index in range(batch.moved.count):
             segment = batch.moved.items[index]
             segment.flags &= ~<uint32_t>SEGMENT_MOVING
@@ -929,7 +732,7 @@ cdef class SegmentStore:
             if segment.flags & SEGMENT_TOUCHED:
                 segment.flags &= ~<uint32_t>SEGMENT_TOUCHED
                 self._touch(segment)
-        self.move_count = 0
+        self.sweep.move_count = 0
         for index in range(batch.rewritten.count):
             self._touch(batch.rewritten.items[index])
         for index in range(batch.dropped.count):
@@ -944,167 +747,6 @@ cdef class SegmentStore:
         if batch is not self.flying:
             raise RuntimeError("this batch is not under way")
         self.flying = None
-        return 0
-
-    # --- moving what is left of sparse and of tiny segments -----------------------------------------------------------------------------
-
-    cdef uint64_t _waste(self) noexcept:
-        """By how much the stored bytes are more than twice the live ones."""
-        return self.stored_bytes - 2 * self.live_stored_bytes if self.stored_bytes > 2 * self.live_stored_bytes else 0
-
-    cdef bint _compaction_due(self) noexcept:
-        if not self.compacting:
-            return False
-        if self.candidate_next < self.candidates.count:
-            return self._waste() > self.waste_bytes_max or self.small_count > self.small_count_max
-        return self._waste() > self.next_sweep_bytes or self.small_count > self.next_sweep_small
-
-    cdef int _find_candidates(self) except -1:
-        """Look through all segments for those worth moving, oldest first, so that neighbours come to lie in one segment again."""
-        cdef bint sparse = self._waste() > self.next_sweep_bytes
-        cdef bint small = self.small_count > self.next_sweep_small
-        cdef size_t index
-        cdef Segment* segment
-        self.candidates.count = 0
-        self.candidate_next = 0
-        pointers_reserve(&self.candidates, self.segments.count)
-        for index in range(self.segments.count):
-            segment = self.segments.items[index]
-            if segment.live == 0 or segment.flags & (SEGMENT_FLYING | SEGMENT_DAMAGED):
-                continue
-            if is_worth_moving(segment, sparse, self.small_bytes if small else 0):
-                pointers_push(&self.candidates, segment)
-        if self.candidates.count > 1:
-            qsort(self.candidates.items, self.candidates.count, sizeof(Segment*), segment_order)
-        for index in range(self.candidates.count):
-            self.candidates.items[index].candidate = <uint32_t>index
-            self.candidates.items[index].flags |= SEGMENT_CANDIDATE
-        return 0
-
-    cdef int _move_sparse(self, Batch batch) except -1:
-        """Copies of what is live in some candidates join the batch, with the removal of those. Bounded, since the loop waits for it."""
-        cdef uint64_t moved_bytes = 0
-        cdef uint64_t read_bytes = 0
-        cdef Segment* segment
-        if self.candidate_next == self.candidates.count:
-            self._find_candidates()
-        pointers_reserve(&batch.moved, MOVED_SEGMENTS_MAX)
-        while self.candidate_next < self.candidates.count:
-            if moved_bytes >= MOVED_BYTES_MAX or read_bytes >= MOVED_READ_MAX or batch.moved.count == MOVED_SEGMENTS_MAX:
-                break
-            segment = self.candidates.items[self.candidate_next]
-            self.candidate_next += 1
-            if segment == NULL:
-                continue
-            segment.flags &= ~<uint32_t>SEGMENT_CANDIDATE
-            if segment.live:
-                moved_bytes += <uint64_t>segment.unit * segment.live
-                read_bytes += segment.value_size
-                self._move_segment(batch, segment)
-        if self.building.message_count:
-            self._finish_copy(batch)
-        if self.candidate_next == self.candidates.count:
-            # What could not be gained now is not looked for again until there is more to gain.
-            self.next_sweep_bytes = self._waste() + self.waste_bytes_max // 4
-            self.next_sweep_small = self.small_count + self.small_count_max // 4
-        return 0
-
-    cdef int _move_segment(self, Batch batch, Segment* segment) except -1:
-        cdef uint32_t index, wanted
-        cdef Target target
-        cdef Run* run
-        cdef QueueIndex queue
-        cdef uint64_t position
-        cdef Cursor cursor
-        value = self._sound_value(segment)
-        if value is None:
-            segment.flags |= SEGMENT_DAMAGED
-            return 0
-        Py_INCREF(value)
-        segment.value = <PyObject*>value  # read from here while the commit may have removed it
-        segment.flags |= SEGMENT_MOVING
-        pointers_push(&batch.moved, segment)
-        self._write_removal(batch, segment)
-        cursor = cursor_over(value)
-        while advance(&cursor):
-            wanted = 0
-            for index in range(cursor.target_count):
-                target = target_at(&cursor, index)
-                wanted += not bit_is_set(segment.runs[target.run].settled, target.offset)
-            if not wanted:
-                continue
-            if self._build_is_full(cursor.size, wanted):
-                self._finish_copy(batch)
-            self._build_message(cursor.data, cursor.size, cursor.body_size, wanted)
-            for index in range(cursor.target_count):
-                target = target_at(&cursor, index)
-                run = &segment.runs[target.run]
-                if not bit_is_set(run.settled, target.offset):
-                    queue = <QueueIndex>run.queue
-                    position = run.first + target.offset
-                    self._build_target(queue, position, target.note, cursor.body_size, lower_bound(queue, position))
-        return 0
-
-    cdef object _sound_value(self, Segment* segment):
-        """The value if all of it fits its index record, else None: half a segment must not be moved."""
-        cdef uint32_t index
-        cdef Target target
-        cdef Cursor cursor
-        try:
-            value = self._value(segment)
-            cursor = cursor_over(value)
-            while advance(&cursor):
-                for index in range(cursor.target_count):
-                    target = target_at(&cursor, index)
-                    if target.run >= segment.run_count or target.offset >= segment.runs[target.run].span:
-                        raise DamagedSegment(f"the value of stored segment {segment.segment_no} is damaged")
-        except DamagedSegment as error:
-            log.error("%s: it is left where it is", error)
-            return None
-        return value
-
-    cdef int _finish_copy(self, Batch batch) except -1:
-        """The segment built holds copies: until the commit is done, the queues know the originals."""
-        pointers_reserve(&batch.copies, batch.copies.count + 1)
-        pointers_push(&batch.copies, self._finish_segment(batch))
-        return 0
-
-    cdef int _switch_to_copies(self, Batch batch) except -1:
-        """The originals are gone from the log. What was settled of them since the copies were made is settled in the copies."""
-        cdef uint64_t counted_already = 0
-        cdef size_t index
-        cdef uint32_t number
-        cdef Segment* segment
-        cdef QueueIndex queue
-        cdef Run* run
-        cdef Moved* move
-        for index in range(batch.moved.count):
-            segment = batch.moved.items[index]
-            for number in range(segment.run_count):
-                if segment.runs[number].live:
-                    remove_run(<QueueIndex>segment.runs[number].queue, &segment.runs[number])
-        for index in range(batch.copies.count):
-            segment = batch.copies.items[index]
-            segment.flags &= ~<uint32_t>SEGMENT_FLYING
-            for number in range(segment.run_count):
-                queue = <QueueIndex>segment.runs[number].queue
-                reserve_run(queue, 1)
-                insert_run(queue, &segment.runs[number])
-        for index in range(self.move_count):
-            move = &self.moves[index]
-            queue = <QueueIndex>move.queue
-            if move.first < move.last:
-                self._settle_in_runs(queue, move.first, move.last, &counted_already)
-            else:
-                run = find_run(queue, move.first)
-                if run != NULL and not bit_is_set(run.settled, move.first - run.first):
-                    self._settle_in_run(run, move.first, move.body_size)
-        self.move_count = 0
-        self.moved_segments += batch.moved.count
-        for index in range(batch.copies.count):
-            drop_value(batch.copies.items[index])
-        for index in range(batch.moved.count):
-            self._remove_segment(batch.moved.items[index])
         return 0
 
     # --- queues, and what the log holds at start ----------------------------------------------------------------------------------------
@@ -1167,76 +809,10 @@ cdef class SegmentStore:
         return dict(self.queues)
 
     cdef int _load_segment(self, uint64_t segment_no, const uint8_t* data, size_t size) except -1:
-        cdef Segment head
-        cdef Segment* segment
-        cdef Run* run
-        cdef Run loaded
-        cdef QueueIndex queue
-        cdef uint64_t* words
-        cdef size_t word_count = 0
-        cdef size_t bit_bytes, word
-        cdef const uint8_t* at
-        cdef const uint8_t* end = data + size
+        cdef Segment* segment = decode_index(segment_no, data, size)
         cdef uint32_t number
-        cdef uint64_t zeros
-        damaged = ForeignStore(f"the index record of segment {segment_no} is damaged")
-        if size < INDEX_HEAD_SIZE:
-            raise damaged
-        memcpy(&head.value_size, data, 8)
-        memcpy(&head.chunk_count, data + 8, 4)
-        memcpy(&head.message_count, data + 12, 4)
-        memcpy(&head.target_count, data + 16, 4)
-        memcpy(&head.run_count, data + 20, 4)
-        if (head.chunk_count == 0 or head.chunk_count != (head.value_size + CHUNK - 1) // CHUNK or head.message_count == 0
-                or head.target_count < head.message_count):
-            raise damaged
-        at = data + INDEX_HEAD_SIZE
-        for _ in range(head.run_count):
-            if <size_t>(end - at) < INDEX_RUN_SIZE:
-                raise damaged
-            memcpy(&loaded.span, at + 4, 4)
-            bit_bytes = (<size_t>loaded.span + 7) // 8
-            at += INDEX_RUN_SIZE
-            if loaded.span == 0 or <size_t>(end - at) < bit_bytes:
-                raise damaged
-            at += bit_bytes
-            word_count += words_for(loaded.span)
-        if at != end:
-            raise damaged
-        segment = segment_new(head.run_count, word_count)
-        segment.segment_no = segment_no
-        segment.value_size = head.value_size
-        segment.chunk_count = head.chunk_count
-        segment.message_count = head.message_count
-        segment.target_count = head.target_count
-        words = <uint64_t*>(segment.runs + segment.run_count)
-        at = data + INDEX_HEAD_SIZE
-        for number in range(head.run_count):
-            run = &segment.runs[number]
-            run.segment = segment
-            memcpy(&run.queue_id, at, 4)
-            memcpy(&run.span, at + 4, 4)
-            memcpy(&run.live, at + 8, 4)
-            memcpy(&run.first, at + 16, 8)
-            memcpy(&run.live_bytes, at + 24, 8)
-            at += INDEX_RUN_SIZE
-            bit_bytes = (<size_t>run.span + 7) // 8
-            run.settled = words
-            memcpy(words, at, bit_bytes)
-            at += bit_bytes
-            zeros = 0
-            words += words_for(run.span)
-            for word in range(words_for(run.span)):
-                zeros += popcount(~run.settled[word])
-            if run.span & 63 and ~run.settled[words_for(run.span) - 1] >> (run.span & 63):
-                zeros += 1  # a bit past the end is not 1
-            if zeros != run.live or run.first == 0:
-                free(segment)
-                raise damaged
-            segment.live += run.live
-        if segment.live > segment.target_count:
-            free(segment)
-            raise damaged
+        cdef QueueIndex queue
+        cdef Run* run
         try:
             self._add_segment(segment)
         except BaseException:

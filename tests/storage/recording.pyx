@@ -43,13 +43,11 @@ cdef class RecordingStore(SegmentStore):
     def __init__(self, log, segment_bytes=None, small_bytes=None, small_count_max=None, waste_bytes_max=None):
         super().__init__(log)
         if segment_bytes is not None:
-            self.segment_bytes = segment_bytes
-        if small_bytes is not None:
-            self.small_bytes = small_bytes
-        if small_count_max is not None:
-            self.small_count_max = self.next_sweep_small = small_count_max
-        if waste_bytes_max is not None:
-            self.waste_bytes_max = self.next_sweep_bytes = waste_bytes_max
+            self.draft.segment_bytes = segment_bytes
+        self.sweep.set_bounds(
+            self.sweep.small_bytes if small_bytes is None else small_bytes,
+            self.sweep.small_count_max if small_count_max is None else small_count_max,
+            self.sweep.waste_bytes_max if waste_bytes_max is None else waste_bytes_max)
 
     cdef void keep(self, void* owner) noexcept:
         (<Block*>owner).references += 1

@@ -1,0 +1,3 @@
+"""Python only sees that it is there; the rest is for Cython (`sweep.pxd`)."""
+
+class Sweep: ...
