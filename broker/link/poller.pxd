@@ -17,6 +17,9 @@ cdef class Poller:
     cdef list pending               # streams with output not yet written in this turn
     cdef list roomy                 # streams that keep a large output buffer, the one that came first at the front
     cdef list endings               # Ending objects to be run at the end of the turn, before the flush
+    cdef dict watched               # the loop's own descriptors, when we are its selector: fd -> WATCHED_READ, WATCHED_WRITE
+    cdef bint driving               # we are the loop's selector
+    cdef public bint woken          # the loop has got something to do: `wait` comes back at the end of the turn
     cdef bint in_turn
     cdef bint end_called
     cdef readonly uint64_t now_ms   # monotonic, read once per turn; `monotonic_ms` tells what it is now
@@ -29,6 +32,7 @@ cdef class Poller:
     cdef int want_ending(self, Ending ending) except -1
     cdef int end_turn(self) except -1
     cdef int call_end(self) except -1
+    cdef bint serve_ready(self, int wait_ms, list found) except -1
     cdef int serve(self, Stream stream, uint32_t events) except -1
     cdef int hang_up(self, Stream stream) except -1
     cdef int report(self, Stream stream, error) except -1

@@ -1,12 +1,16 @@
-"""The poller: one epoll set for all sockets of a process, nested in its asyncio loop.
+"""The poller: one epoll set for all sockets of a process, below its asyncio loop.
 
 It owns the epoll descriptor, the read buffer that all streams share, and the order of a turn: read what is ready, run the endings that the
 reading gathered (confirms, verdicts), write every stream that has output, once. `worker` and `router` make one at start; streams add
 themselves. It never looks into bytes.
 
 Why not the loop's own transports: a read goes from the kernel to C code without a Python call between, back-pressure is one bit per stream,
-an idle connection costs no handle objects, and a descriptor can be handed to another process. asyncio sees a single descriptor that
-becomes readable; timers, tasks and everything cold stay with asyncio.
+an idle connection costs no handle objects, and a descriptor can be handed to another process. Timers, tasks and everything cold stay with
+asyncio. It sits below the loop in one of two ways:
+
+- as the loop's selector (`leveret.link.loop`): `wait` watches the loop's own descriptors too, and is where the process sleeps. A turn then
+  costs one wait; the loop is gone back to at the end of the turn in which it got something to do, and when its next timer is due.
+- nested in any loop (`attach`), which sees a single descriptor that becomes readable and calls `turn`.
 """
 
 import asyncio
@@ -15,6 +19,7 @@ import os
 from cpython.ref cimport Py_DECREF, Py_INCREF
 from libc.errno cimport EINTR, ENOENT, errno
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
+from libc.math cimport ceil
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memset
 
@@ -53,6 +58,9 @@ cdef extern from "<time.h>" nogil:
 
 cdef enum:
     EVENTS_PER_TURN = 256
+    WATCHED_READ = 1                    # `selectors.EVENT_READ` and
+    WATCHED_WRITE = 2                   # `selectors.EVENT_WRITE`
+    WAIT_MAX_MS = 24 * 3600 * 1000
     ROOMY_STREAMS_MAX = 16              # large output buffers kept while empty ...
     ROOM_BYTES_MAX = 8 * 1024 * 1024    # ... each at most this large: a link's, which takes 4 MiB before it is congested
 
@@ -64,13 +72,18 @@ cdef uint64_t monotonic_ms() noexcept nogil:
     return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
 
 
+cdef int watched_events(uint32_t events) noexcept:
+    """As asyncio's epoll selector sees them: an error or a hang-up is ready for both."""
+    return (WATCHED_READ if events & ~<uint32_t>EPOLLOUT else 0) | (WATCHED_WRITE if events & ~<uint32_t>EPOLLIN else 0)
+
+
 cdef class Ending:
     cdef int at_turn_end(self) except -1:
         raise NotImplementedError
 
 
 cdef class Poller:
-    """Attach to the running loop with `attach()`; `close()` when the process ends.
+    """Attach to the running loop with `attach()`, or be its selector; `close()` when the process ends.
 
     `chunk_size` is the most that one stream reads in one turn (bytes; 1 MiB if it carries large bodies): it bounds how long one busy peer
     holds the others up.
@@ -92,6 +105,7 @@ cdef class Poller:
         if self.epoll_fd < 0:
             raise OSError(errno, os.strerror(errno))
         self.now_ms = monotonic_ms()
+        self.watched = {}
 
     def __dealloc__(self):
         free(self.chunk)
@@ -108,16 +122,41 @@ cdef class Poller:
         return self.epoll_fd
 
     def close(self):
-        """Close every stream and let go of the loop. Safe to call twice."""
+        """Close every stream and let go of the loop, if that does not live on us. Safe to call twice."""
         cdef int fd
         if self.epoll_fd < 0:
             return
-        self.loop.remove_reader(self.epoll_fd)
         for fd in range(self.streams_size):
             if self.streams[fd] != NULL:
                 (<Stream>self.streams[fd]).close("the process is ending")
-        os.close(self.epoll_fd)
-        self.epoll_fd = -1
+        if not self.driving:
+            self.loop.remove_reader(self.epoll_fd)
+            self.end()
+
+    def end(self):
+        """Close the epoll set. Safe to call twice."""
+        if self.epoll_fd >= 0:
+            os.close(self.epoll_fd)
+            self.epoll_fd = -1
+
+    # --- the loop's own descriptors
+
+    def watch(self, int fd, int events):
+        """Have `wait` tell of the descriptor: WATCHED_READ, WATCHED_WRITE or both. Raises OSError if it is none, or is watched already."""
+        cdef epoll_event event
+        self.driving = True
+        event.events = (EPOLLIN if events & WATCHED_READ else 0) | (EPOLLOUT if events & WATCHED_WRITE else 0)
+        event.data.u64 = 0
+        event.data.fd = fd
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.watched[fd] = events
+
+    def unwatch(self, int fd):
+        """Tell no more of it. One that is closed already has left the set by itself."""
+        cdef epoll_event event
+        del self.watched[fd]
+        epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, fd, &event)
 
     cdef int add(self, Stream stream) except -1:
         cdef int size
@@ -213,7 +252,7 @@ cdef class Poller:
 
     cdef int call_end(self) except -1:
         """Output was written outside a turn, by a task: end a turn of its own as soon as the loop comes round."""
-        if not self.end_called:
+        if not self.end_called and not self.driving:    # `wait` begins with it
             self.end_called = True
             self.loop.call_soon(self._end_called)
         return 0
@@ -228,15 +267,50 @@ cdef class Poller:
             self.in_turn = False
 
     def turn(self):
-        """One turn: everything readable and writable now, then the endings, then the output."""
+        """One turn of a nested poller."""
+        self.serve_ready(0, None)
+
+    def wait(self, timeout_s):
+        """Serve streams, turn after turn, until there is something for the loop; what it is, as (descriptor, events) of those watched.
+
+        timeout_s: at most so long; None: for ever. Comes back with nothing when a turn's work, or a timer's before, has set `woken`.
+        """
+        cdef list found = []
+        cdef uint64_t until_ms = 0
+        cdef int wait_ms = -1
+        cdef double asked_ms
+        if self.endings or self.pending:
+            self._end_called()
+        self.woken = False
+        if timeout_s is not None:
+            # Rounded up, as asyncio's own selectors do: a timer must not find that it has come too early.
+            asked_ms = ceil(<double>timeout_s * 1000.0)
+            wait_ms = 0 if asked_ms <= 0 else WAIT_MAX_MS if asked_ms > WAIT_MAX_MS else <int>asked_ms
+            until_ms = monotonic_ms() + wait_ms
+        while self.serve_ready(wait_ms, found) and not found and not self.woken:
+            if timeout_s is not None:
+                if self.now_ms >= until_ms:
+                    break
+                wait_ms = <int>(until_ms - self.now_ms)
+        return found
+
+    cdef bint serve_ready(self, int wait_ms, list found) except -1:
+        """One turn: wait, then everything readable and writable now, then the endings, then the output. False if there was nothing.
+
+        wait_ms: at most so long; -1: for ever. What is ready of the loop's own descriptors goes into `found`.
+        """
         cdef epoll_event events[EVENTS_PER_TURN]
         cdef int ready, index, fd
         cdef Stream stream
-        ready = epoll_wait(self.epoll_fd, events, EVENTS_PER_TURN, 0)
+        if found is None:
+            ready = epoll_wait(self.epoll_fd, events, EVENTS_PER_TURN, wait_ms)
+        else:
+            with nogil:
+                ready = epoll_wait(self.epoll_fd, events, EVENTS_PER_TURN, wait_ms)
         if ready < 0:
-            if errno == EINTR:
-                return
-            raise OSError(errno, os.strerror(errno))
+            if errno != EINTR:
+                raise OSError(errno, os.strerror(errno))
+            return False
         self.now_ms = monotonic_ms()
         self.in_turn = True
         try:
@@ -245,6 +319,8 @@ cdef class Poller:
                 # A stream earlier in this batch may have closed this one; the number may even belong to a new one by now, to which a
                 # spurious event does no harm.
                 if fd >= self.streams_size or self.streams[fd] == NULL:
+                    if found is not None and fd in self.watched:
+                        found.append((fd, watched_events(events[index].events)))
                     continue
                 stream = <Stream>self.streams[fd]
                 try:
@@ -254,6 +330,7 @@ cdef class Poller:
             self.end_turn()
         finally:
             self.in_turn = False
+        return ready > 0
 
     cdef int serve(self, Stream stream, uint32_t events) except -1:
         if events & EPOLLOUT:
@@ -315,7 +392,10 @@ cdef class Poller:
 
 
 def running_poller() -> Poller:
-    """A poller attached to the running asyncio loop."""
-    poller = Poller(asyncio.get_running_loop())
-    poller.attach()
+    """The poller below the running asyncio loop: that which drives it, or else a new one, nested in it."""
+    loop = asyncio.get_running_loop()
+    poller = getattr(loop, "poller", None)
+    if poller is None:
+        poller = Poller(loop)
+        poller.attach()
     return poller

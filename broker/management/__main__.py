@@ -8,6 +8,7 @@ from __future__ import annotations
 import asyncio
 import logging
 
+import uvloop
 from leveret.management.application import make_application
 from leveret.management.door import Door
 from leveret.management.http_server import HttpServer
@@ -47,4 +48,4 @@ async def main(child: Child) -> None:
 
 
 if __name__ == "__main__":
-    run_child("management", main)
+    run_child("management", main, uvloop.new_event_loop)  # its streams are few; HTTP goes by the loop's own transports

@@ -215,9 +215,14 @@ def process_name(kind: str, index: int) -> str:
     return f"{kind}-{index}" if kind == "worker" else kind
 
 
-def run_child(kind: str, main: Callable[[Child], Coroutine[Any, Any, None]]) -> NoReturn:
+def run_child(
+    kind: str,
+    main: Callable[[Child], Coroutine[Any, Any, None]],
+    new_loop: Callable[[], asyncio.AbstractEventLoop] | None = None,
+) -> NoReturn:
     """Be the child process of that kind: await `main(child)`, then end the process.
 
+    new_loop: makes the event loop; unless told, one that lives on our poller, which suits a process that mostly serves streams.
     Status 0 when `main` returns, the refusal's code when it raises `Refusal` (the supervisor is told the sentence), 70 when it raises
     anything else, which is a bug and is logged whole.
     """
@@ -233,9 +238,9 @@ def run_child(kind: str, main: Callable[[Child], Coroutine[Any, Any, None]]) -> 
     logs.set_up(name, settings["log_level"], settings["log_format"])
     name_process(name)
 
-    import uvloop
+    from leveret.link.loop import PollerLoop
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop or PollerLoop) as runner:
         status = runner.run(_serve(facts, main))
     sys.exit(status)
 

@@ -2,10 +2,10 @@
 
 All workers share the supervisor's listening sockets, and whichever wakes first accepts. If another worker has fewer connections, the fresh
 socket is passed on to it (SCM_RIGHTS over a datagram socket) before a byte of it is read, so that two busy connections do not share a
-worker while another idles. Each worker tells the others how many it has: at once when that changes, and again after 5 ms if it goes on
-changing. What is passed on is counted at once, and stays counted until the other says that it has come: its own number may be older than
-what is on the way. When the line to that worker is full for a moment, as in a burst, the socket waits here, and the others in the
-listener's backlog, for 20 ms at most.
+worker while another idles. Each worker tells the others how many it has: at once when that changes, and again after four changes or 5 ms.
+What is passed on is counted at once, and stays counted until the other says that it has come: its own number may be older than what is on
+the way. When the line to that worker is full for a moment, as in a burst, the socket waits here, and the others in the listener's backlog,
+for 20 ms at most.
 
 The same line takes the sockets of connections that move later (`leveret.worker.handover`), each under a token: who asks for it by that
 token gets it.
@@ -23,18 +23,21 @@ import struct
 import sys
 from typing import TYPE_CHECKING
 
+from leveret.link.doorbell import Doorbell
+
 if TYPE_CHECKING:
+    import asyncio
     from pathlib import Path
 
     from leveret.worker.worker import Worker
 
 log = logging.getLogger(__name__)
 
-ACCEPTS_PER_TURN = 8  # no more than fit into the line to one worker (net.unix.max_dgram_qlen, 10)
 LINE_FULL_PAUSE_S = 0.001
 LINE_FULL_TRIES = 20  # then we serve the client ourselves: that worker may be stopped
 OUT_OF_FILES_PAUSE_S = 0.2
-LOAD_PAUSE_S = 0.005  # between two notices of our load: each costs another process a wake-up, as much as a tenth of a handshake
+LOAD_PAUSE_S = 0.005  # between two notices of our load: each costs another process a wake-up, as much as a tenth of a handshake ...
+UNTOLD_MAX = 4  # ... unless so many have come and gone: in a crowd that is nearly every turn, and the others are awake anyway
 _INT_BYTES = struct.calcsize("i")  # of a descriptor in a control message
 TOKEN_BYTES = 8
 OUT_OF_FILES = {errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM}
@@ -57,16 +60,20 @@ class Acceptor:
         self._travellers: dict[tuple[int, int], int] = {}  # (worker, token) -> descriptor, not asked for yet
         self._sent = [0] * worker_count  # passed on to each worker, since the link to it opened
         self._taken = [0] * worker_count  # taken over from each worker, since then
+        self._turns = [(worker.index + step) % worker_count for step in range(1, worker_count)]  # the others, in our order
         self._load_called = False
+        self._load_timer: asyncio.TimerHandle | None = None
+        self._untold = 0  # connections that came and went since we told
         self._load_told_at_s = float("-inf")
         self._listener: socket.socket | None = None
+        self._bell: Doorbell | None = None
         self._waiting: socket.socket | None = None  # accepted, for a worker whose line is full
         self._tries = 0
         path = self._handoff_path(worker.index)
         path.unlink(missing_ok=True)
         self._handoffs = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._handoffs.bind(str(path))
-        self._loop.add_reader(self._handoffs.fileno(), self._on_handoff)
+        self._handoff_bell = Doorbell(worker.child.poller, self._handoffs, self._on_handoff)
 
     def _handoff_path(self, index: int) -> Path:
         return self._runtime_dir / f"handoff-{index}.sock"
@@ -74,65 +81,56 @@ class Acceptor:
     def start(self, listener: socket.socket) -> None:
         """Accept from now on."""
         self._listener = listener
-        self._loop.add_reader(listener.fileno(), self._on_listener)
+        self._bell = Doorbell(self._worker.child.poller, listener, self._on_listener)
 
     def close(self) -> None:
         """Accept no more. Safe to call twice."""
-        if self._listener is not None:
-            self._loop.remove_reader(self._listener.fileno())
-            self._listener = None
+        if self._bell is not None:
+            self._bell.close("no more connections are accepted")
+            self._bell = self._listener = None
         if self._waiting is not None:
             self._waiting.close()
             self._waiting = None
-        if self._handoffs.fileno() >= 0:
-            self._loop.remove_reader(self._handoffs.fileno())
-            self._handoffs.close()
+        self._handoff_bell.close("no more connections are accepted")
+        self._handoffs.close()
         for index in range(len(self.loads)):
             self.forget_travellers(index)
 
     def _on_listener(self) -> None:
-        listener = self._listener
-        for _ in range(ACCEPTS_PER_TURN):
-            if listener is None:
-                return
-            if self._waiting is not None:
-                return
-            try:
-                sock, _address = listener.accept()
-            except BlockingIOError:
-                return
-            except OSError as error:
-                if error.errno in OUT_OF_FILES:
-                    self._pause(error)
-                    return
-                continue  # the client has gone between its connect and our accept
-            self._place(sock)
+        """One connection a turn: another turn is cheaper than to ask in vain for more, and the others may have told of theirs by then."""
+        assert self._listener is not None
+        try:
+            sock, _address = self._listener.accept()
+        except BlockingIOError:
+            return  # another worker was quicker
+        except OSError as error:
+            if error.errno in OUT_OF_FILES:
+                self._pause(error)
+            return  # or the client has gone between its connect and our accept
+        self._place(sock)
 
     def _pause(self, error: OSError) -> None:
         """No descriptors left: the listener would stay readable for ever, so look away for a moment. Clients wait in the backlog."""
         log.error("cannot accept connections: %s; trying again in %.1f s", error.strerror, OUT_OF_FILES_PAUSE_S)
-        listener = self._listener
-        assert listener is not None
-        self._loop.remove_reader(listener.fileno())
-        self._loop.call_later(OUT_OF_FILES_PAUSE_S, self._resume, listener)
-
-    def _resume(self, listener: socket.socket) -> None:
-        if self._listener is listener:
-            self._loop.add_reader(listener.fileno(), self._on_listener)
+        bell = self._bell
+        assert bell is not None
+        bell.be_silent()
+        self._loop.call_later(OUT_OF_FILES_PAUSE_S, bell.listen_again)
 
     def _place(self, sock: socket.socket) -> None:
         """Keep it, or pass it on to the worker with the fewest."""
         ours = len(self._worker.connections)
         best, fewest = self._worker.index, ours
-        for index, load in enumerate(self.loads):
+        # Each begins with another one, or all who accept at this moment would choose the same.
+        for index in self._turns:
             neighbour = self._worker.state.workers[index]
-            if neighbour is not None and neighbour.link is not None and load < fewest:
-                best, fewest = index, load
+            if neighbour is not None and neighbour.link is not None and self.loads[index] < fewest:
+                best, fewest = index, self.loads[index]
         try:
             passed_on = best != self._worker.index and self._pass_on(sock, best)
         except BlockingIOError:
-            if self._tries < LINE_FULL_TRIES and self._listener is not None:
-                self._wait(sock, self._listener)
+            if self._tries < LINE_FULL_TRIES and self._bell is not None:
+                self._wait(sock, self._bell)
                 return
             passed_on = False
         self._tries = 0
@@ -142,20 +140,20 @@ class Acceptor:
             return
         self._worker.accept(sock)
 
-    def _wait(self, sock: socket.socket, listener: socket.socket) -> None:
+    def _wait(self, sock: socket.socket, bell: Doorbell) -> None:
         """Keep the socket for a millisecond, and accept no others meanwhile."""
         self._waiting = sock
         self._tries += 1
-        self._loop.remove_reader(listener.fileno())
+        bell.be_silent()
         self._loop.call_later(LINE_FULL_PAUSE_S, self._place_waiting)
 
     def _place_waiting(self) -> None:
         sock, self._waiting = self._waiting, None
-        if sock is None or self._listener is None:  # closed meanwhile
+        if sock is None or self._bell is None:  # closed meanwhile
             return
         self._place(sock)
         if self._waiting is None:
-            self._loop.add_reader(self._listener.fileno(), self._on_listener)
+            self._bell.listen_again()
 
     def _pass_on(self, sock: socket.socket, index: int) -> bool:
         """Whether it was taken. Raises `BlockingIOError` when the line is full."""
@@ -175,9 +173,7 @@ class Acceptor:
         self._handoffs.sendmsg((about,), ((socket.SOL_SOCKET, socket.SCM_RIGHTS, rights),), 0, self._lines[index])
 
     def _on_handoff(self) -> None:
-        for _ in range(ACCEPTS_PER_TURN):
-            if not self._receive():
-                return
+        self._receive()
 
     def _receive(self) -> bool:
         """Take one socket off the line; False when there is none."""
@@ -243,18 +239,21 @@ class Acceptor:
         return {"connections": len(self._worker.connections), "taken": self._taken[index], "busy": self.busy_percent}
 
     def load_changed(self) -> None:
-        """A connection came or went: tell the others at the end of the turn, or when enough time has passed since we told them last."""
+        """A connection came or went: tell the others at the end of the turn, unless they have heard of us just now and little is new."""
+        self._untold += 1
         if self._load_called:
             return
-        self._load_called = True
         pause_s = self._load_told_at_s + LOAD_PAUSE_S - self._loop.time()
-        if pause_s > 0:
-            self._loop.call_later(pause_s, self._tell_load)
-        else:
+        if self._untold >= UNTOLD_MAX or pause_s <= 0:
+            self._load_called = True
             self._loop.call_soon(self._tell_load)
+        elif self._load_timer is None:
+            self._load_timer = self._loop.call_later(pause_s, self._tell_load)
 
     def _tell_load(self) -> None:
-        self._load_called = False
+        if self._load_timer is not None:
+            self._load_timer.cancel()
+        self._load_called, self._load_timer, self._untold = False, None, 0
         self._load_told_at_s = self._loop.time()
         for neighbour in self._worker.state.workers:
             if neighbour is not None and neighbour.link is not None:

@@ -21,6 +21,9 @@ WORKER = Hello("worker", 1, 4321)
 ROUTER = Hello("router", 0, 1234)
 
 
+new_loop: Callable[[], asyncio.AbstractEventLoop] = uvloop.new_event_loop  # the tests of this folder run on both kinds, see conftest
+
+
 def run(main: Callable[[Poller], Awaitable[None]], bugs: Sequence[type[Exception]] = ()) -> None:
     """Run a test's `main(poller)` in a loop of its own, for 30 s at most. What is reported to the loop must be `bugs`, in order."""
     reported: list[type[BaseException] | str] = []
@@ -36,7 +39,7 @@ def run(main: Callable[[Poller], Awaitable[None]], bugs: Sequence[type[Exception
         finally:
             poller.close()
 
-    with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+    with asyncio.Runner(loop_factory=new_loop) as runner:
         runner.run(bounded())
     assert reported == list(bugs)
 

@@ -1,0 +1,13 @@
+from collections.abc import Callable
+from typing import Protocol
+
+from leveret.link.poller import Poller
+from leveret.link.stream import Stream
+
+class HasDescriptor(Protocol):
+    def fileno(self) -> int: ...
+
+class Doorbell(Stream):
+    def __init__(self, poller: Poller, file: HasDescriptor, on_ring: Callable[[], object]) -> None: ...
+    def be_silent(self) -> None: ...
+    def listen_again(self) -> None: ...
