@@ -361,19 +361,11 @@ cdef class Stream:
         """Close now; unsent output is lost. `on_closed` is called once, with the reason."""
         if self.fd < 0:
             return 0
-        self.poller.remove(self)
-        c_close(self.fd)
-        self.fd = -1
-        pieces_drop(&self.pieces)
-        buffer_free(&self.out)
-        self.drop_landing()
-        if not self.feeding:
-            buffer_free(&self.rest)
-        self.paused |= PAUSED_CLOSING
+        self.let_go()
         return self.on_closed(reason)
 
     cdef int let_go(self) except -1:
-        """Forget the socket without ending it: another process has a descriptor of it too, and serves it from now on."""
+        """Forget the socket and what waits on it, and tell nobody. It ends, unless another process has a descriptor of it too."""
         if self.fd < 0:
             return 0
         self.poller.remove(self)
@@ -382,7 +374,8 @@ cdef class Stream:
         pieces_drop(&self.pieces)
         buffer_free(&self.out)
         self.drop_landing()
-        buffer_free(&self.rest)
+        if not self.feeding:
+            buffer_free(&self.rest)
         self.paused |= PAUSED_CLOSING
         return 0
 
