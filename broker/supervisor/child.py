@@ -251,16 +251,24 @@ async def _serve(facts: Mapping[str, Any], main: Callable[[Child], Coroutine[Any
     loop = asyncio.get_running_loop()
     loop.add_signal_handler(signal.SIGTERM, _on_sigterm)
     poller = running_poller()
-    child = Child(facts, loop, poller)
-    child._main = loop.create_task(main(child))
+    child: Child | None = None
+
+    async def live() -> None:
+        # Made in the step in which `main` begins: nothing that the supervisor says is heard before `main` has said who hears it.
+        nonlocal child
+        child = Child(facts, loop, poller)
+        child._main = asyncio.current_task()
+        await main(child)
+
     try:
-        await child._main
+        await loop.create_task(live())
         return OK
     except asyncio.CancelledError:
-        if not child.is_shutting_down:
+        if child is None or not child.is_shutting_down:
             raise
         return OK
     except Refusal as refusal:
+        assert child is not None  # `main` has raised it
         log.error("%s", refusal.sentence)
         child.supervisor.notify("failed", {"sentence": refusal.sentence, "exit_code": refusal.exit_code})
         await asyncio.sleep(0)  # the notice goes out when the loop comes round
@@ -269,10 +277,12 @@ async def _serve(facts: Mapping[str, Any], main: Callable[[Child], Coroutine[Any
         log.exception("unexpected error; the process ends")
         return SOFTWARE
     finally:
-        child._ending = True
+        if child is not None:
+            child._ending = True
         poller.close()
-        for listener in child.listeners.values():
-            listener.close()
+        if child is not None:
+            for listener in child.listeners.values():
+                listener.close()
 
 
 def _on_sigterm() -> None:

@@ -222,13 +222,16 @@ class Worker:
                 continue
 
     async def ask_owner(self, entry: QueueEntry, verb: str, body: dict[str, Any]) -> Any:
-        """A request to the worker that has the queue. Raises `NotFound` if that worker is down, as RabbitMQ does for a queue's node."""
+        """A request to the worker that has the queue. Raises `NotFound` if that worker is down, as RabbitMQ does for a queue's node,
+        and if the queue has been deleted there before our directory heard of it."""
         neighbour = self.state.workers[entry.worker]
         if neighbour is None:  # it was ours, and was deleted since the caller found it
             raise NotFound(f"no {entry}")
         try:
             link = await self.link_to(neighbour, NEIGHBOUR_TIMEOUT_S)
             return await link.request(verb, body, timeout_s=NEIGHBOUR_TIMEOUT_S)
+        except NotFound as error:
+            raise NotFound(f"no {entry}") from error  # there it has only a number any more
         except (LinkClosed, TimeoutError, RequestFailed) as error:
             log.warning("worker %d did not answer '%s' about %s: %s", entry.worker, verb, entry, error)
             raise NotFound(

@@ -274,3 +274,24 @@ def test_no_process_outlives_a_killed_supervisor(node: Node) -> None:
 
     assert eventually(gone, what="all processes are gone")
     node.start()
+
+
+def test_a_queue_that_is_deleted_while_a_method_is_on_its_way_to_it_is_missing_by_its_name(node: Node) -> None:
+    """One worker is stopped, so that it hears of the deletion only after it has asked the queue's worker."""
+    with connect_on(node, 0) as asking, connect_on(node, 1) as deleting, connect_on(node, 1) as looking:
+        deleter, looker, asker = deleting.channel(), looking.channel(), asking.channel()
+        deleter.queue_declare("q")
+        refused: list[pika.exceptions.AMQPError] = []
+        asker._impl.add_on_close_callback(lambda _channel, reason: refused.append(reason))
+        os.kill(node.workers()[0], signal.SIGSTOP)
+        try:
+            asker._impl.queue_declare("q", passive=True, callback=lambda _answer: None)
+            asking.process_data_events(0)  # it is in the socket now
+            deleter._impl.queue_delete("q")
+            deleting.process_data_events(0)
+            with pytest.raises(ChannelClosedByBroker):
+                eventually(lambda: looker.queue_declare("q", passive=True) is None)
+        finally:
+            os.kill(node.workers()[0], signal.SIGCONT)
+        eventually(lambda: asking.process_data_events(0.05) or refused)
+    assert (refused[0].reply_code, refused[0].reply_text) == (404, "NOT_FOUND - no queue 'q' in vhost '/'")

@@ -162,12 +162,12 @@ def test_row_10_who_asks_and_does_not_read_is_not_read(small_victim: Node, kind:
     with Bystander(small_victim) as bystander:
         for _ in range(10):
             assert bystander.round_trip() < 0.1 * busy_factor()
-    # Once it reads, it is served on: everything that was read is answered, and the connection can be closed in order.
-    deadline = time.monotonic() + 20
-    client.socket.settimeout(1.0)
+    # Once it reads, it is served on: everything that was read is answered. Loopback loses segments of a peer that does not read, and TCP may
+    # wait some seconds before it sends them again.
+    client.socket.settimeout(30)
     received = 0
-    with contextlib.suppress(TimeoutError):
-        while time.monotonic() < deadline:
-            received += len(client.socket.recv(MIB))
-    assert received > 4 * MIB
+    while received <= 4 * MIB:
+        chunk = client.socket.recv(MIB)
+        assert chunk, f"closed after {received} bytes of answers"
+        received += len(chunk)
     client.close()

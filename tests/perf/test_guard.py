@@ -162,6 +162,7 @@ def test_the_same_work_takes_the_same_instructions(tmp_path: Path) -> None:
         counts = list(pool.map(lambda folder: guard.count(names, folder), folders))
     assert counts[0].keys() == counts[1].keys() == set(names)
     for name in names:
-        assert counts[0][name] == pytest.approx(counts[1][name], rel=0.005)
+        # 0.9 per cent is the most that was seen, from where stack and heap happen to lie: a fifth of what the guard lets pass.
+        assert counts[0][name] == pytest.approx(counts[1][name], rel=0.01)
     committed = baseline.read(guard.BASELINE).counts
     assert all(committed[name] / 3 < count < committed[name] * 3 for name, count in counts[0].items()), "instructions, not something else"
