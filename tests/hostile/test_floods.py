@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
-import time
 
 import pytest
 from pika.spec import Basic, Channel, Connection, Queue, Tx
@@ -162,8 +161,8 @@ def test_row_10_who_asks_and_does_not_read_is_not_read(small_victim: Node, kind:
     with Bystander(small_victim) as bystander:
         for _ in range(10):
             assert bystander.round_trip() < 0.1 * busy_factor()
-    # Once it reads, it is served on: everything that was read is answered. Loopback loses segments of a peer that does not read, and TCP may
-    # wait some seconds before it sends them again.
+    # Once it reads, it is served on: everything that was read is answered. Loopback loses segments of a peer that does not read, and TCP
+    # may wait some seconds before it sends them again.
     client.socket.settimeout(30)
     received = 0
     while received <= 4 * MIB:
