@@ -273,7 +273,7 @@ async def _serve(facts: Mapping[str, Any], main: Callable[[Child], Coroutine[Any
         child.supervisor.notify("failed", {"sentence": refusal.sentence, "exit_code": refusal.exit_code})
         await asyncio.sleep(0)  # the notice goes out when the loop comes round
         return refusal.exit_code
-    except Exception:
+    except Exception:  # a bug: told whole; the supervisor starts a successor
         log.exception("unexpected error; the process ends")
         return SOFTWARE
     finally:

@@ -173,15 +173,19 @@ def test_an_exchange_that_is_not_there_yet(placement: Placement) -> None:
     assert inbox.barrier() == 0
 
 
+def all_taken(placement: Placement, target: str, count: int) -> tuple[str, Delivery]:
+    """A queue whose dead letters go to `target`, with all of so many numbers delivered and not settled; the last of them."""
+    queue = placement.queue(arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target})
+    for number in range(count):
+        placement.publisher.basic_publish("", queue, b"%d" % number)
+    return queue, Inbox(placement.consumer, queue).take(count)[-1]
+
+
 def test_many_rejected_at_once_arrive_in_order(placement: Placement) -> None:
     """More than one slice of the sender, and more than may be under way."""
     count = 10_000
     target = placement.queue()
-    queue = placement.queue(arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target})
-    for number in range(count):
-        placement.publisher.basic_publish("", queue, b"%d" % number)
-    inbox = Inbox(placement.consumer, queue)
-    last = inbox.take(count)[-1]
+    _, last = all_taken(placement, target, count)
     letters = Inbox(placement.consumer, target, auto_ack=True)
     placement.consumer.basic_nack(last.tag, multiple=True, requeue=False)
     assert letters.bodies(count) == [b"%d" % number for number in range(count)]
@@ -204,11 +208,7 @@ def test_purge_and_delete_make_no_letters(placement: Placement) -> None:
 def test_what_was_rejected_before_its_queue_was_deleted_arrives(placement: Placement) -> None:
     count = 2_000
     target = placement.queue()
-    queue = placement.queue(arguments={"x-dead-letter-exchange": "", "x-dead-letter-routing-key": target})
-    for number in range(count):
-        placement.publisher.basic_publish("", queue, b"%d" % number)
-    inbox = Inbox(placement.consumer, queue)
-    last = inbox.take(count)[-1]
+    queue, last = all_taken(placement, target, count)
     placement.consumer.basic_nack(last.tag, multiple=True, requeue=False)
     placement.consumer.queue_delete(queue)
     assert Inbox(placement.consumer, target, auto_ack=True).bodies(count) == [b"%d" % number for number in range(count)]
