@@ -22,14 +22,14 @@ PACKAGES := $(shell find $(FOLDERS) -name __pycache__ -prune -o -type d -print)
 # Two makes in the same tree take turns where they would write the same files.
 LOCK     := flock .make.lock
 
-.PHONY: run build test lint format docs bench guard guard-baseline soak churn differential crash fuzz wheel-smoke clean
+.PHONY: run build test lint format docs bench guard guard-baseline soak churn differential crash fuzz wheel-smoke pins clean
 
 run: build
 	$(BIN)/leveret start $(RUN_ARGS)
 
 build: $(BUILT)
 
-$(VENV)/.installed: pyproject.toml .ci/need
+$(VENV)/.installed: pyproject.toml .ci/need .ci/constraints.txt
 	@PYTHON='$(PYTHON)' .ci/need
 	@$(LOCK) .ci/install '$(PYTHON)' '$(VENV)' .installed .
 
@@ -50,7 +50,7 @@ lint: build $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check .
 	$(BIN)/python -m ruff format --check .
 	$(BIN)/python -m mypy --package leveret
-	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m cython_lint.cython_lint $(FOLDERS) tests bench tests bench
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m cython_lint.cython_lint $(FOLDERS) tests bench
 
 format: $(VENV)/.installed-dev
 	$(BIN)/python -m ruff check --fix .
@@ -93,6 +93,10 @@ fuzz: build $(VENV)/.installed-fuzz
 
 wheel-smoke: build
 	.ci/wheel-smoke '$(BIN)/python'
+
+# The newest of everything that work on the tree needs, into .ci/constraints.txt.
+pins:
+	.ci/pins '$(PYTHON)'
 
 clean:
 	rm -rf build dist $(VENV) .make.lock *.egg-info

@@ -169,3 +169,22 @@ def test_the_version_is_one() -> None:
     assert leveret.__version__ == project["version"]
     assert importlib.metadata.version("leveret") == project["version"]
     assert f"## [{project['version']}]" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def test_all_that_the_venv_holds_is_pinned_and_the_baseline_was_counted_with_it() -> None:
+    """A requirement without a pin would let a new release of somebody else's turn this tree red."""
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
+    extras = project["project"]["optional-dependencies"].values()
+    wanted = [*project["build-system"]["requires"], *project["project"]["dependencies"], *(one for extra in extras for one in extra)]
+    lines = (ROOT / ".ci/constraints.txt").read_text(encoding="utf-8").splitlines()
+    pins = dict(line.split("==") for line in lines if not line.startswith("#"))
+    pinned = {normal_name(name) for name in pins}
+    names = {normal_name(re.split(r"[<>=\[]", one)[0]) for one in wanted} - {"setuptools"}  # Python brings it into the venv
+    assert names - pinned == set()
+    counted_with = tomllib.loads((ROOT / "bench/baseline.toml").read_text(encoding="utf-8"))["tools"]
+    assert counted_with["cython"] == pins["Cython"]
+
+
+def normal_name(name: str) -> str:
+    """A package's name as indexes compare it: `Pydantic_Core` -> `pydantic-core`."""
+    return re.sub(r"[-_.]+", "-", name).lower()
