@@ -21,10 +21,10 @@ def test_row_12_no_expression_holds_a_worker_however_evil_the_name(expression: s
     """Row 12: `(a+)+$` on a 255-byte name takes Python's `re` longer than the universe has; a worker must be held less than 10 ms."""
     pattern = Pattern(expression)
     best_s = float("inf")
-    for _ in range(5):  # the quickest: another process may have had the processor
-        began = time.perf_counter()
+    for _ in range(5):  # the quickest: whoever shares the core makes it slower
+        began = time.thread_time()
         pattern.matches(EVIL_NAME)
-        best_s = min(best_s, time.perf_counter() - began)
+        best_s = min(best_s, time.thread_time() - began)
     assert best_s < 0.010
 
 

@@ -19,6 +19,7 @@ from tests.crash.laboratory import Laboratory, tell
 from tests.deadline import busy_factor, eventually
 from tests.node import Node
 from tests.placement import connect_on
+from tests.stopwatch import Stopwatch
 from tests.wire import FRAME_HEARTBEAT, WireClient, frame_bytes
 
 PAUSE_S = float(os.environ.get("LEVERET_CRASH_PAUSE_S", "5"))
@@ -89,13 +90,15 @@ def test_others_serve_while_a_process_stands_still_and_nothing_is_lost(tmp_path:
         persistent = pika.BasicProperties(delivery_mode=2)
         load.ledger.wait_for_confirms(200)
         longest_s, count = 0.0, 0
+        stopwatch = Stopwatch(node.processes().values())
         with HeartbeatWatch(node, 1) as watch, laboratory.paused(name):
             until = time.monotonic() + PAUSE_S
-            while (began := time.monotonic()) < until:
+            while time.monotonic() < until:
+                stopwatch.reset()
                 channel.basic_publish("", "served", b"x", persistent, mandatory=True)
                 method, _, _ = channel.basic_get("served", auto_ack=True)
                 assert method is not None
-                longest_s = max(longest_s, time.monotonic() - began)
+                longest_s = max(longest_s, stopwatch.read_s)
                 count += 1
         tell(f"{name} paused for {PAUSE_S} s: {count} rounds beside it, {longest_s:.3f} s the longest; heartbeats {watch.longest_s:.2f} s")
         assert watch.failure is None

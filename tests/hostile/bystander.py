@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import time
 from types import TracebackType
 
 import psutil
 from pika.spec import Basic, Queue
 
-from tests.node import Broker, Node
+from tests.node import Node
+from tests.stopwatch import Stopwatch
 from tests.wire import WireClient, method_bytes
 
 
 class Bystander:
     """Gets from an empty queue of its own again and again, in a thread, for as long as the `with` lasts.
 
-    `worst_s` is the longest round trip, `count` how many there were, `failure` what ended them. Leaving the `with` raises what went wrong.
+    `worst_s` is the longest round trip (without what it waited for a core: tests/stopwatch.py), `count` how many there were, `failure` what
+    ended them. Leaving the `with` raises what went wrong.
     """
 
-    def __init__(self, broker: Broker) -> None:
-        self.client = WireClient.opened(broker).open_channel()
+    def __init__(self, node: Node) -> None:
+        self.client = WireClient.opened(node).open_channel()
+        self._watch = Stopwatch(serving(node))
         self.client.send_method(1, Queue.Declare(queue="", exclusive=True))
         self._get = method_bytes(1, Basic.Get(queue=self.client.expect(Queue.DeclareOk).queue))
         self.worst_s = 0.0
@@ -36,10 +38,10 @@ class Bystander:
 
     def round_trip(self) -> float:
         """One get, answered; seconds."""
-        began = time.perf_counter()
+        self._watch.reset()
         self.client.send(self._get)
         self.client.expect(Basic.GetEmpty)
-        return time.perf_counter() - began
+        return self._watch.read_s
 
     def _run(self) -> None:
         try:
@@ -61,13 +63,17 @@ class Bystander:
             raise self.failure
 
 
+def serving(node: Node) -> list[int]:
+    """The pids of those for whom a client may wait: the workers and the router."""
+    return [pid for name, pid in node.processes().items() if name == "router" or name.startswith("worker-")]
+
+
 def cpu_s(node: Node) -> float:
     """Processor time that the node's workers and its router have used; seconds, in steps of 10 ms.
 
-    On a busy machine the processor may be elsewhere while a client waits; what these did not compute, they did not hold anybody up with.
+    What these did not compute, they did not hold anybody up with.
     """
-    serving = [pid for name, pid in node.processes().items() if name == "router" or name.startswith("worker-")]
-    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in serving)
+    return sum(sum(psutil.Process(pid).cpu_times()[:2]) for pid in serving(node))
 
 
 def resident_bytes(node: Node) -> int:

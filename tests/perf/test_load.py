@@ -82,11 +82,12 @@ def test_unroutable_messages_come_back(broker: Broker) -> None:
 
 
 def test_by_time_only_the_measured_part_makes_the_rate(broker: Broker) -> None:
-    with Fleet(Plan(uri=broker.url, rate=500.0, warmup_s=1.5, seconds=1.5)) as fleet:
+    with Fleet(Plan(uri=broker.url, rate=500.0, warmup_s=2.5, seconds=0.5)) as fleet:
         report = fleet.run()
     assert report.faults == []
-    # Both halves are 750 messages; with the warm-up counted in, it would be 1,000/s. Wide, because a busy machine wakes a publisher late.
-    assert 300.0 < report.published_per_s < 600.0
+    # 250 messages in half a second. With the warm-up counted in, 3,000/s; with its time alone, 83/s. What lies between is for the machine:
+    # a publisher that gets no core for some time is behind, and publishes what was due in the warm-up when that is over.
+    assert 100.0 < report.published_per_s < 1500.0
     assert 0 < report.latency.total < report.received
 
 

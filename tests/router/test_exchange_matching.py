@@ -203,10 +203,10 @@ def test_unbinding_one_of_100_000_from_a_fanout_does_not_walk_them_all() -> None
     exchange = FanoutExchange(1)
     for destination in range(1, 100_001):
         exchange.bind(destination, b"", NO_ARGUMENTS)
-    begun = time.perf_counter()
+    begun = time.thread_time()
     for destination in range(1, 100_001):
         exchange.unbind(destination, b"", NO_ARGUMENTS)
-    assert time.perf_counter() - begun < 2, "100,000 walks over 100,000 would take longer"
+    assert time.thread_time() - begun < 2, "100,000 walks over 100,000 would take longer"
     assert exchange.match(b"") == []
 
 
