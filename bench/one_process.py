@@ -57,7 +57,7 @@ class Client:
         for end in (self.socket, theirs):
             end.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SOCKET_BUFFER_BYTES)
         self.socket.setblocking(False)
-        node.workers[worker].accept(theirs)
+        node.workers[worker].accept(theirs.detach())
         self.socket.send(b"AMQP\0\0\x09\x01")
         self._next()
         self.ask(ConnectionStartOk(client_properties={}, mechanism="PLAIN", response=b"\0guest\0guest", locale="en_US"), channel=0)

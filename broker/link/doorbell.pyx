@@ -1,12 +1,11 @@
 """A doorbell: somebody else's descriptor whose readiness calls a function within the poller's turn, as a listening socket's does.
 
-It owns a duplicate of the descriptor and nothing of what is read from it. An acceptor has one for its listener and one for the line by
-which sockets are passed on. With `add_reader` each connection would cost a round of the event loop; here it is served in the turn that
-finds it. An exception out of the function is reported to the loop and ends nothing.
+It owns a duplicate of the descriptor and nothing of what is read from it. An acceptor has one for the line by which sockets are passed on,
+and `leveret.link.listener` is one for a listening socket. With `add_reader` each connection would cost a round of the event loop; here it
+is served in the turn that finds it. An exception out of the function is reported to the loop and ends nothing.
 """
 
 import os
-import socket
 
 from leveret.link.stream cimport Stream
 
@@ -17,11 +16,9 @@ cdef enum:
 cdef class Doorbell(Stream):
     """`on_ring()` is called once in each turn that finds the descriptor of `file` readable, until `close`. Raises OSError."""
 
-    cdef object on_ring
-
     def __init__(self, poller, file, on_ring):
         self.on_ring = on_ring
-        super().__init__(poller, socket.socket(fileno=os.dup(file.fileno())))
+        super().__init__(poller, os.dup(file.fileno()))
 
     cdef int on_readable(self) except -1:
         try:

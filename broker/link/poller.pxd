@@ -26,6 +26,7 @@ cdef class Poller:
 
     cdef int add(self, Stream stream) except -1
     cdef int change(self, Stream stream) except -1
+    cdef int stand_last(self, Stream stream, uint32_t events) except -1
     cdef int remove(self, Stream stream) except -1
     cdef int want_flush(self, Stream stream) except -1
     cdef int keep_room(self, Stream stream) except -1

@@ -37,6 +37,7 @@ cdef extern from "<sys/epoll.h>" nogil:
         EPOLLOUT
         EPOLLERR
         EPOLLHUP
+        EPOLLEXCLUSIVE
     ctypedef union epoll_data_t:
         int fd
         uint64_t u64
@@ -189,6 +190,8 @@ cdef class Poller:
             return 0
         if stream.registered and events == stream.events:
             return 0
+        if stream.exclusive:
+            return self.stand_last(stream, events)
         event.events = events
         event.data.u64 = 0
         event.data.fd = stream.fd
@@ -196,6 +199,24 @@ cdef class Poller:
             raise OSError(errno, os.strerror(errno))
         stream.registered = True
         stream.hung = False
+        stream.events = events
+        return 0
+
+    cdef int stand_last(self, Stream stream, uint32_t events) except -1:
+        """Watch an exclusive stream for these, from the end of the row of all who watch the same descriptor: the others are woken first.
+
+        Whatever is there already is told of once more, so nothing is missed between leaving and coming back.
+        """
+        cdef epoll_event event
+        event.events = events | EPOLLEXCLUSIVE
+        event.data.u64 = 0
+        event.data.fd = stream.fd
+        if stream.registered:
+            epoll_ctl(self.epoll_fd, EPOLL_CTL_DEL, stream.fd, &event)
+            stream.registered = False
+        if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, stream.fd, &event) < 0:
+            raise OSError(errno, os.strerror(errno))
+        stream.registered = True
         stream.events = events
         return 0
 

@@ -25,6 +25,7 @@ cdef class Stream:
     cdef size_t landing_left
     cdef uint32_t events            # what epoll watches now
     cdef bint registered            # in the epoll set
+    cdef bint exclusive             # of a descriptor that other processes watch too: one of those that sleep is woken, not all
     cdef bint hung                  # the peer has gone while paused: out of the epoll set until it is read again
     cdef bint flush_pending
     cdef bint roomy                 # keeps an emptied `out` beyond OUT_KEPT (the poller's `roomy` list)

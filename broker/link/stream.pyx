@@ -57,7 +57,7 @@ cdef enum:
 
 
 cdef class Stream:
-    """`Stream(poller, sock)` takes the descriptor over from a connected `socket.socket` and begins to read it."""
+    """`Stream(poller, sock)` takes a connected socket over and begins to read it. sock: a `socket.socket`, or a descriptor."""
 
     def __cinit__(self, *args, **kwargs):
         self.fd = -1
@@ -67,9 +67,9 @@ cdef class Stream:
 
     def __init__(self, Poller poller, sock):
         self.poller = poller
-        sock.setblocking(False)
         self.received_at_ms = self.sent_at_ms = poller.now_ms
-        self.fd = sock.detach()
+        # Blocking or not: every read and write of ours says that it does not wait.
+        self.fd = sock if isinstance(sock, int) else sock.detach()
         try:
             poller.add(self)
         except OSError:

@@ -6,6 +6,7 @@ meet, closed to every other user. Both are held by the supervisor from before th
     <data folder>/leveret.lock   flock; content: pid. Inherited by the children, so the folder is free only when the last of them is gone
     <data folder>/node.json      0600; present while the node is ready; what `NodeFile` says, for the command line and for tests
     <runtime folder>/*.sock      router.sock, worker-<i>.sock, handoff-<i>.sock, control.sock
+    <runtime folder>/loads       what the workers know of each other's load: `leveret.worker.loads`
 """
 
 from __future__ import annotations
@@ -25,6 +26,7 @@ from leveret.refusal import CANNOT_CREATE, CONFIG, NO_PERMISSION, UNAVAILABLE, R
 LOCK_NAME = "leveret.lock"
 NODE_NAME = "node.json"
 CONTROL_SOCKET_NAME = "control.sock"
+LOADS_NAME = "loads"
 
 # sun_path holds 108 bytes with a final NUL (unix(7)); "/handoff-63.sock" is the longest name that we put below the folder.
 RUNTIME_PATH_BYTES_MAX = 107 - len("/handoff-63.sock")
@@ -123,7 +125,7 @@ def _is_alive(pid: str) -> bool:
 
 
 class RuntimeDir:
-    """The runtime folder: ours, mode 0700, emptied of sockets that a killed node left. Raises `Refusal`."""
+    """The runtime folder: ours, mode 0700, emptied of sockets and of the workers' loads, which a killed node left. Raises `Refusal`."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -140,21 +142,21 @@ class RuntimeDir:
             raise Refusal(f"the runtime folder {path} belongs to another user or is a link; choose another --runtime-dir", NO_PERMISSION)
         if status.st_mode & 0o077:
             path.chmod(0o700)
-        self._remove_sockets()
+        self._remove_ours()
 
     @property
     def control_socket(self) -> Path:
         return self.path / CONTROL_SOCKET_NAME
 
-    def _remove_sockets(self) -> None:
+    def _remove_ours(self) -> None:
         for entry in self.path.iterdir():
-            if stat.S_ISSOCK(entry.lstat().st_mode):
+            if stat.S_ISSOCK(entry.lstat().st_mode) or entry.name == LOADS_NAME:
                 entry.unlink(missing_ok=True)
 
     def close(self) -> None:
-        """Remove the sockets, and the folder if nothing else is in it."""
+        """Remove what is the node's, and the folder if nothing else is in it."""
         try:
-            self._remove_sockets()
+            self._remove_ours()
             self.path.rmdir()
         except OSError:  # somebody keeps other things there, or has removed it already
             pass

@@ -43,7 +43,6 @@ BUSY_MAX_PERCENT = 80  # a worker that is busier, and busier than ours, is not s
 UNEVEN_MAX = 32  # connections more than twice as many as ours
 TAKEN_MAX = 8  # connections that a worker takes between two measures of how busy it is
 MEASURE_EVERY_S = 1.0
-TOLD_FROM_PERCENT = 5  # a smaller change of how busy we are is not told
 QUIET_TRIES = 50  # how often to look whether nothing is under way any more ...
 QUIET_PAUSE_S = 0.001  # ... and how long between two looks
 BARRIER_TIMEOUT_S = 1.0
@@ -65,7 +64,6 @@ class Handover:
         self._taken = 0  # since the last measure
         self._used_s = used_s()
         self._measured_at_s = worker.child.loop.time()
-        self._told_percent = 0
         self.moved = 0  # connections that went to another worker
         self.arrived = 0  # ... that came from one
 
@@ -77,17 +75,14 @@ class Handover:
         percent = min(100, round(100 * (used - self._used_s) / max(0.001, now_s - self._measured_at_s)))
         self._used_s, self._measured_at_s = used, now_s
         self._taken = 0
-        self._worker.acceptor.busy_percent = percent
-        if abs(percent - self._told_percent) >= TOLD_FROM_PERCENT:
-            self._told_percent = percent
-            self._worker.acceptor.load_changed()
+        self._worker.loads.set_busy_percent(percent)
         self._worker.child.loop.call_later(MEASURE_EVERY_S, self.measure)
 
     def _has_time(self, home: int) -> bool:
-        acceptor = self._worker.acceptor
-        busy = acceptor.busy[home]
-        even = acceptor.loads[home] <= 2 * len(self._worker.connections) + UNEVEN_MAX
-        return even and (busy <= BUSY_MAX_PERCENT or busy <= acceptor.busy_percent)
+        loads = self._worker.loads
+        busy = loads.busy_percent(home)
+        even = loads.connections(home) <= 2 * len(self._worker.connections) + UNEVEN_MAX
+        return even and (busy <= BUSY_MAX_PERCENT or busy <= loads.busy_percent(self._worker.index))
 
     # --- out
 
@@ -226,20 +221,19 @@ class Handover:
         descriptor = self._worker.acceptor.claim(link.peer.index, body["token"])
         if descriptor is None:
             return {"refused": "its socket has not come"}
-        sock = socket.socket(fileno=descriptor)
         refusal = self._refusal(packed)
         if not refusal:
             try:
-                session = Session(sock)
+                session = Session(descriptor)
             except OSError as error:
                 refusal = f"its client has gone: {error.strerror}"
         if refusal:
-            sock.close()
+            os.close(descriptor)
             return {"refused": refusal}
         self._taken += 1
         self.arrived += 1
         worker = self._worker
-        connection = Connection(worker.child.poller, sock, worker, session, session.name, owner=packed["owner"])
+        connection = Connection(worker.child.poller, descriptor, worker, session, session.name, owner=packed["owner"])
         try:
             self._settle_in(connection, packed)
         except Exception:
@@ -273,7 +267,7 @@ class Handover:
         for subscription in luggage.take_seats(connection, packed["channels"]):
             worker.cancelled_by_server(subscription)
         luggage.read_on(connection)
-        worker.acceptor.load_changed()
+        worker.loads.set_connections(len(worker.connections))
 
 
 def used_s() -> float:

@@ -14,7 +14,6 @@ from __future__ import annotations
 import asyncio
 import logging
 import platform
-import socket
 from collections.abc import Awaitable
 from typing import TYPE_CHECKING, Any
 
@@ -41,6 +40,8 @@ from leveret.codec.methods import (
     ConnectionUpdateSecretOk,
     Method,
 )
+from leveret.link.listener import ends_of
+from leveret.logs import tell
 
 if TYPE_CHECKING:
     from leveret.config import Settings
@@ -106,7 +107,10 @@ def shown_host(host: str) -> str:
 
 
 class Session:
-    """One client. `peer_host`, `peer_port`, `host`, `port`: both ends of the socket; "" and 0 for a Unix socket."""
+    """One client. `peer_host`, `peer_port`, `host`, `port`: both ends of the socket; "" and 0 for a Unix socket.
+
+    descriptor: the socket's, which is only asked for its ends. Raises OSError if the client has gone already.
+    """
 
     __slots__ = (
         "_timer",
@@ -124,14 +128,9 @@ class Session:
         "user_bytes",
     )
 
-    def __init__(self, sock: socket.socket) -> None:
-        peer, own = sock.getpeername(), sock.getsockname()
-        self.peer_host: str
-        self.peer_port: int
-        self.host: str
-        self.port: int
-        self.peer_host, self.peer_port = (shown_host(peer[0]), peer[1]) if isinstance(peer, tuple) else ("", 0)
-        self.host, self.port = (shown_host(own[0]), own[1]) if isinstance(own, tuple) else ("", 0)
+    def __init__(self, descriptor: int) -> None:
+        peer_host, self.peer_port, host, self.port = ends_of(descriptor)
+        self.peer_host, self.host = shown_host(peer_host), shown_host(host)
         self.name = f"{self.peer_host}:{self.peer_port} -> {self.host}:{self.port}"
         self.stage = STARTING
         self.user = ""
@@ -161,9 +160,9 @@ class Session:
             self._timer.cancel()
             self._timer = None
         if self.stage == RUNNING:
-            log.info("closed connection %s (user '%s', vhost '%s'): %s", self.name, self.user, connection.vhost.name, reason)
+            tell(log, f"closed connection {self.name} (user '{self.user}', vhost '{connection.vhost.name}'): {reason}")
         elif connection.header_seen:
-            log.info("closed connection %s in state %s: %s", self.name, self.stage, reason)
+            tell(log, f"closed connection {self.name} in state {self.stage}: {reason}")
 
     def resume(self, user: str, impersonator: bool, mechanism: str, heartbeat_s: int, client_properties: dict[str, Any]) -> None:
         """The connection comes from another worker, where its client has opened it."""
@@ -248,7 +247,7 @@ class Session:
         if self.heartbeat_s:
             worker.heartbeats.add(connection, self.heartbeat_s)
         name = self.given_name
-        log.info("opened connection %s%s: user '%s', vhost '%s'", self.name, f" ({name})" if name else "", self.user, vhost.name)
+        tell(log, f"opened connection {self.name}{f' ({name})' if name else ''}: user '{self.user}', vhost '{vhost.name}'")
 
     def _update_secret(self, connection: Connection, method: ConnectionUpdateSecret) -> None:
         """The client shows a new password (or, one day, a newer token) of the same user; its connection goes on if that is right."""

@@ -20,9 +20,9 @@ Requests from another worker, about a queue of ours (named by `queue_id`) or a c
     barrier         nothing                                 {}: everything that it was sent before has been seen
     take_over       token, luggage                          {}: the client's connection is its own now; or `refused`, why not
 
-Notices: `let_commit` by key; `detach`, `go_on` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker; `load`,
-how many connections a worker has and how busy it is. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From
-management: requests `statistics`; `shards`, what each takes; `backup` of one `shard` into its place below `directory`.
+Notices: `let_commit` by key; `detach`, `go_on` and `set_prefetch` by handle; `consumer_cancelled` by ref, to the client's worker;
+`client_waits`, from a worker that cannot accept. From the router: `snapshot`, `changes`, `worker_down`; request `barrier`. From management:
+requests `statistics`; `shards`, what each takes; `backup` of one `shard` into its place below `directory`.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ import asyncio
 import contextlib
 import functools
 import logging
+import os
 from collections.abc import AsyncIterator, Awaitable, Coroutine, Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -43,6 +44,7 @@ from leveret.link.link import Link, LinkClosed, RequestFailed
 from leveret.queue.rules import NO_RULES, Rules
 from leveret.refusal import TEMPORARY, Refusal
 from leveret.storage.environment import StoreError
+from leveret.supervisor.runtime import LOADS_NAME
 from leveret.worker import owner
 from leveret.worker.acceptor import Acceptor
 from leveret.worker.connection import Connection
@@ -50,6 +52,7 @@ from leveret.worker.dead_letters import DeadLetterSender
 from leveret.worker.directory import Directory, QueueEntry
 from leveret.worker.handover import Handover
 from leveret.worker.heartbeats import Heartbeats
+from leveret.worker.loads import Loads
 from leveret.worker.methods import Methods
 from leveret.worker.neighbour import Neighbour, WorkerLink
 from leveret.worker.newcomers import Newcomers
@@ -62,8 +65,6 @@ from leveret.worker.state import ShardQueue, WorkerState
 from leveret.worker.subscription import LocalConsumer, RemoteConsumer, Subscription
 
 if TYPE_CHECKING:
-    import socket
-
     from leveret.auth.permissions import Kind, Right
     from leveret.queue.queue import Queue
     from leveret.supervisor.child import Child
@@ -113,6 +114,7 @@ class Worker:
         self._make_link = functools.partial(WorkerLink, self.state)
         self._server: LinkServer | None = None
         self._diallers = [self._dial("router")]
+        self.loads = Loads(child.runtime_dir / LOADS_NAME, child.index, worker_count)
         self.acceptor = Acceptor(self, worker_count)
         self.handover = Handover(self, child.settings.connection_handover)
         child.on_alarms = self.set_alarms
@@ -170,7 +172,6 @@ class Worker:
         neighbour.link_opened(link)
         log.info("linked to %s", neighbour)
         if neighbour.kind == "worker":
-            link.notify("load", self.acceptor.linked(link.peer.index))
             self.spawn(self._reattach(neighbour))
         self.spawn(self._announce_link())
 
@@ -184,6 +185,7 @@ class Worker:
             self.state.router_lost()
             return
         self.acceptor.forget_travellers(neighbour.index)
+        self.acceptor.look_again()
         self.state.worker_lost(neighbour.index, False)
         self.state.committer.release_all(neighbour.index)
         for consumer in [consumer for consumer in self.state.attached.values() if consumer.client is neighbour]:
@@ -384,8 +386,8 @@ class Worker:
             return {"refused": f"there is no shard {body['shard']}"}
         return self._copies.copy(body["shard"], store.log, Path(body["directory"]))
 
-    def _told_load(self, link: Link, body: Any) -> None:
-        self.acceptor.told(link.peer.index, body)
+    def _told_client_waits(self, link: Link, body: Any) -> None:
+        self.acceptor.look_again()
 
     def _asked_queue_status(self, link: Link, body: Any) -> Any:
         return owner.status(self._queue(body["queue_id"]))
@@ -532,21 +534,20 @@ class Worker:
 
     # --- connections
 
-    def accept(self, sock: socket.socket) -> None:
-        """Begin a client's connection on an accepted socket."""
+    def accept(self, descriptor: int) -> None:
+        """Begin a client's connection on an accepted socket, which is ours from here on."""
         if not self.newcomers.make_room():
-            sock.close()
-            self.acceptor.load_changed()
+            os.close(descriptor)
             return
         try:
-            session = Session(sock)
+            session = Session(descriptor)
         except OSError:  # it has gone already
-            sock.close()
+            os.close(descriptor)
             return
         self._connection_no += 1
         connection = Connection(
             self.child.poller,
-            sock,
+            descriptor,
             self,
             session,
             session.name,
@@ -556,7 +557,7 @@ class Worker:
         self.connections.add(connection)
         self.newcomers.add(connection)
         self.state.connections_opened += 1
-        self.acceptor.load_changed()
+        self.loads.set_connections(len(self.connections))
 
     def connection_closed(self, connection: Connection, reason: str) -> None:
         """Its socket is closed and its channels are released."""
@@ -568,7 +569,7 @@ class Worker:
         self.state.connections_closed += 1
         self.heartbeats.remove(connection)
         connection.session.ended(connection, reason)
-        self.acceptor.load_changed()
+        self.loads.set_connections(len(self.connections))
         if connection.has_exclusive:
             self.exclusive_gone(connection)
 
@@ -577,7 +578,7 @@ class Worker:
         self.connections.discard(connection)
         if not self.connections:
             self._all_gone.set()
-        self.acceptor.load_changed()
+        self.loads.set_connections(len(self.connections))
 
     def exclusive_gone(self, connection: Connection) -> asyncio.Task[Any]:
         """Delete the connection's exclusive queues; done when every worker knows."""

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import re
+import time
 from collections.abc import Callable, Iterator
 
 import pytest
@@ -124,3 +125,35 @@ def test_closed_descriptor_is_survived(emit: Emit) -> None:
     os.close(write_fd)
     logs.set_up("worker-0", descriptor=write_fd)
     logging.getLogger("leveret.test").error("into the void")  # raises if it is not survived
+
+
+@pytest.mark.parametrize("format", ["text", "json"])
+def test_a_line_told_without_a_record_is_the_one_that_a_record_makes(emit: Emit, format: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    message = "opened connection a\n\x1b[31m " + "é" * logs.LINE_CHARACTERS_MAX
+    log = logging.getLogger("leveret.test")
+    now_s = time.time()
+    monkeypatch.setattr(time, "time", lambda: now_s)
+    (usual,) = emit(format, "%s", message)
+    assert emit_told(log, message, format) == [usual]
+    assert emit_told(log, message, format, "warning") == []
+
+
+def emit_told(log: logging.Logger, text: str, format: str, least: str = "info") -> list[str]:
+    read_fd, write_fd = os.pipe()
+    logs.set_up("worker-0", least, format, write_fd)
+    logs.tell(log, text)
+    os.close(write_fd)
+    with os.fdopen(read_fd, encoding="utf-8", newline="\n") as lines:
+        return lines.read().split("\n")[:-1]
+
+
+def test_whoever_else_listens_to_the_log_hears_what_is_told(emit: Emit, caplog: pytest.LogCaptureFixture) -> None:
+    emit("text", "set up")
+    logging.getLogger().addHandler(caplog.handler)
+    logs.tell(logging.getLogger("leveret.test"), "100 % of it")
+    assert [record.getMessage() for record in caplog.records if record.name == "leveret.test"] == ["100 % of it"]
+
+
+def test_a_line_told_to_a_descriptor_that_is_closed_is_lost_and_no_more(emit: Emit) -> None:
+    emit("text", "set up")  # and closes its end
+    logs.tell(logging.getLogger("leveret.test"), "nobody hears it")

@@ -100,16 +100,18 @@ def test_lock_file_that_is_a_link_is_not_followed(tmp_path: Path) -> None:
     assert victim.read_text() == "precious"
 
 
-def test_runtime_folder_is_private_and_cleared_of_old_sockets_only(short_path: Path) -> None:
+def test_runtime_folder_is_private_and_cleared_of_what_old_nodes_left_only(short_path: Path) -> None:
     short_path.mkdir(mode=0o755)
     (short_path / "kept.txt").write_text("")
     with socket.socket(socket.AF_UNIX) as old:
         old.bind(str(short_path / "router.sock"))
+    (short_path / "loads").write_text("of a killed node's workers")
     folder = RuntimeDir(short_path)
     assert short_path.stat().st_mode & 0o777 == 0o700
     assert [entry.name for entry in short_path.iterdir()] == ["kept.txt"]
+    (short_path / "loads").write_text("of ours")
     folder.close()
-    assert short_path.is_dir()
+    assert [entry.name for entry in short_path.iterdir()] == ["kept.txt"]
     (short_path / "kept.txt").unlink()
     folder.close()
     assert not short_path.exists()

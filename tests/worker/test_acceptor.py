@@ -4,65 +4,54 @@ from __future__ import annotations
 
 import asyncio
 import socket
-import time
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any
 
 import pytest
+from leveret.link.listener import Listener
 from leveret.link.loop import PollerLoop
 from leveret.link.poller import Poller, running_poller
-from leveret.worker.acceptor import LOAD_PAUSE_S, UNTOLD_MAX, Acceptor
+from leveret.worker.acceptor import Acceptor
+from leveret.worker.loads import Loads
 
 WITHIN_S = 30.0
 
 
 class StandInWorker:
-    """A worker without links: `load` notices go to the others' acceptors directly, as soon as the loop comes round."""
+    """A worker that serves nobody. Its links take only what an acceptor tells the others, and tell them as soon as the loop comes round."""
 
     def __init__(self, index: int, workers: list[StandInWorker], count: int, directory: Path, poller: Poller) -> None:
         self.index = index
         self.child = SimpleNamespace(loop=asyncio.get_running_loop(), poller=poller, runtime_dir=directory)
         self.connections: set[socket.socket] = set()
         self.changed = asyncio.Event()
-        self.heard: list[tuple[int, int]] = []  # notices: worker, its connections
-        self.state = SimpleNamespace(workers=[Line(self, workers, other) if other != index else None for other in range(count)])
+        self.state = SimpleNamespace(workers=[Line(workers, other) if other != index else None for other in range(count)])
+        self.loads = Loads(directory / "loads", index, count)
         self.acceptor = Acceptor(self, count)  # type: ignore[arg-type]
 
-    def accept(self, sock: socket.socket) -> None:
-        self.connections.add(sock)
-        self.acceptor.load_changed()
+    def accept(self, descriptor: int) -> None:
+        self.connections.add(socket.socket(fileno=descriptor))
+        self.loads.set_connections(len(self.connections))
         self.changed.set()
-
-    def hear(self, index: int, body: dict[str, int]) -> None:
-        self.acceptor.told(index, body)
-        self.heard.append((index, body["connections"]))
-        self.changed.set()
-
-    async def until_heard(self, index: int, connections: int) -> None:
-        """Return when that worker's latest notice has told of so many connections."""
-        while (index, connections) not in self.heard:
-            self.changed.clear()
-            await self.changed.wait()
 
     def end_one(self) -> None:
         self.connections.pop().close()
-        self.acceptor.load_changed()
+        self.loads.set_connections(len(self.connections))
 
 
 class Line:
-    """What stands in for the link from one worker to another."""
+    """What stands in for the link to another worker."""
 
-    def __init__(self, source: StandInWorker, workers: list[StandInWorker], index: int) -> None:
-        self.index = index
+    def __init__(self, workers: list[StandInWorker], index: int) -> None:
         self.link: Line | None = self
-        self._source = source
         self._workers = workers
+        self._index = index
 
     def notify(self, verb: str, body: dict[str, int]) -> None:
-        assert verb == "load"
-        self._source.child.loop.call_soon(self._workers[self.index].hear, self._source.index, body)
+        assert (verb, body) == ("client_waits", {})
+        acceptor = self._workers[self._index].acceptor
+        asyncio.get_running_loop().call_soon(acceptor.look_again)
 
 
 class Node:
@@ -148,8 +137,6 @@ def test_a_worker_that_lost_its_connections_gets_the_next_ones(tmp_path: Path) -
         await node.connect(12)
         for _ in range(4):
             node.workers[2].end_one()
-        for other in (0, 1):
-            await node.workers[other].until_heard(2, 0)
         before = node.loads
         await node.connect(4)
         assert node.loads == [before[0], before[1], 4]
@@ -198,7 +185,7 @@ def test_a_socket_that_moves_is_given_to_who_names_its_token_and_is_no_new_clien
     async def main(node: Node) -> None:
         giving, taking = node.workers[0].acceptor, node.workers[1].acceptor
         ours, clients = socket.socketpair()
-        giving._pass_on(socket.socketpair()[0], 1)  # a new client's, before it on the line
+        giving._pass_on(socket.socketpair()[0].detach(), 1)  # a new client's, before it on the line
         assert giving.send_traveller(ours.fileno(), 1, 7)
         ours.close()
         assert taking.claim(0, 6) is None
@@ -245,79 +232,79 @@ def test_a_full_line_and_a_worker_that_is_down_take_no_socket(tmp_path: Path) ->
     run(2, tmp_path, main)
 
 
-def test_the_others_hear_how_busy_a_worker_is(tmp_path: Path) -> None:
-    async def main(node: Node) -> None:
-        node.workers[0].acceptor.busy_percent = 63
-        node.workers[0].acceptor.load_changed()
-        for _ in range(3):  # the notice is written at the end of this turn, sent, and heard
-            await asyncio.sleep(0)
-        assert [worker.acceptor.busy for worker in node.workers] == [[0, 0], [63, 0]]
-
-    run(2, tmp_path, main)
-
-
 def nonblocking(sock: socket.socket) -> socket.socket:
     sock.setblocking(False)
     return sock
 
 
 def test_without_descriptors_it_looks_away_for_a_moment_and_then_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    class FullListener:
-        """Accepts nothing for as long as `full`."""
+    tries: list[bool] = []
 
-        full = True
-        tried = 0
-
-        def __init__(self, listener: socket.socket) -> None:
-            self._listener = listener
-
-        def fileno(self) -> int:
-            return self._listener.fileno()
-
-        def accept(self) -> tuple[socket.socket, Any]:
-            self.tried += 1
-            if self.full:
-                self.full = False
+    class OnceFullListener(Listener):
+        def accept(self) -> int:
+            tries.append(bool(tries))
+            if len(tries) == 1:
                 raise OSError(24, "Too many open files")
-            return self._listener.accept()
+            return super().accept()
 
     async def main(node: Node) -> None:
         monkeypatch.setattr("leveret.worker.acceptor.OUT_OF_FILES_PAUSE_S", 0.01)
-        listener = FullListener(node.listener)
-        node.workers[0].acceptor.start(listener)  # type: ignore[arg-type]
+        monkeypatch.setattr("leveret.worker.acceptor.Listener", OnceFullListener)
+        node.start()
         await node.connect(1)
         assert node.loads == [1]
-        assert listener.tried == 2, "once in vain, once with success"
+        assert tries == [False, True], "once in vain, once with success"
 
     run(1, tmp_path, main)
 
 
-def test_a_crowd_is_told_of_in_few_notices(tmp_path: Path) -> None:
-    async def main(node: Node) -> None:
-        node.start()
-        await node.connect(120)
-        for worker in node.workers:
-            other = node.workers[1 - worker.index]
-            await other.until_heard(worker.index, len(worker.connections))
-            pauses = (node.loop.time() - began_s) / LOAD_PAUSE_S
-            assert len(other.heard) <= 1 + pauses + len(worker.connections) / UNTOLD_MAX, "one at once, one each pause, one for every four"
+def full_listener(monkeypatch: pytest.MonkeyPatch) -> asyncio.Event:
+    """From now on acceptors that start can accept nothing; set when one has tried."""
+    tried = asyncio.Event()
 
-    began_s = time.monotonic()
+    class FullListener(Listener):
+        def accept(self) -> int:
+            tried.set()
+            raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("leveret.worker.acceptor.Listener", FullListener)
+    return tried
+
+
+def test_a_client_whom_the_one_that_was_woken_cannot_take_is_taken_by_another(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class NotWoken(Listener):
+        """Of two who sleep the kernel wakes the other one; in one process, as here, it would tell both."""
+
+        def __init__(self, poller: Poller, file: socket.socket, on_ring: Callable[[], object]) -> None:
+            super().__init__(poller, file, on_ring)
+            self.be_silent()
+
+        def look_again(self) -> None:
+            self.listen_again()
+
+    async def main(node: Node) -> None:
+        out_of_files = full_listener(monkeypatch)
+        node.workers[0].acceptor.start(node.listener)
+        monkeypatch.setattr("leveret.worker.acceptor.OUT_OF_FILES_PAUSE_S", WITHIN_S)
+        monkeypatch.setattr("leveret.worker.acceptor.Listener", NotWoken)
+        for neighbour in node.workers[1].state.workers:
+            if neighbour is not None:
+                neighbour.link = None  # it has no descriptors for what is passed on either
+        node.workers[1].acceptor.start(node.listener)
+        await node.connect(1)
+        assert out_of_files.is_set()
+        assert node.loads == [0, 1]
+
     run(2, tmp_path, main)
 
 
 def test_no_connection_is_taken_while_it_looks_away(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async def main(node: Node) -> None:
         monkeypatch.setattr("leveret.worker.acceptor.OUT_OF_FILES_PAUSE_S", WITHIN_S)
-        out_of_files = asyncio.Event()
-
-        def accept() -> tuple[socket.socket, Any]:
-            out_of_files.set()
-            raise OSError(24, "Too many open files")
-
-        real = node.listener
-        listener = SimpleNamespace(fileno=real.fileno, accept=accept, family=real.family, type=real.type, proto=real.proto)
-        node.workers[0].acceptor.start(listener)  # type: ignore[arg-type]
+        out_of_files = full_listener(monkeypatch)
+        node.workers[0].acceptor.start(node.listener)
+        monkeypatch.undo()
+        monkeypatch.setattr("leveret.worker.acceptor.OUT_OF_FILES_PAUSE_S", WITHIN_S)
         node.clients.append(socket.create_connection(node.listener.getsockname()))
         await out_of_files.wait()
         node.workers[1].acceptor.start(node.listener)
