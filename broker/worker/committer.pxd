@@ -13,6 +13,8 @@ cdef enum:
     # thread and of the interpreter's lock cost more than the commit. Above it, it pays that acks come in meanwhile, for what is settled
     # before its own commit begins is never written.
     INLINE_BYTES = 96 * 1024
+    # How much may gather of messages that nobody waits for.
+    LINGER_BYTES = 256 * 1024
     # How far ahead of what it hands out a busy queue's record is.
     LEASE = 65_536
 
@@ -49,6 +51,7 @@ cdef class Committer(Ending):
     cdef list batches                   # (store, batch) under way on the thread; None: no commit is
     cdef list errors                    # what the thread has found, for each of them
     cdef bint urgent                    # somebody waits for what has gathered, or it is not to wait
+    cdef uint64_t gathered_bytes        # of messages since the last commit began
     cdef bint lingering                 # a timer is under way that commits what nobody waits for
     cdef bint catching_up               # the next round does what the logs have put off
     cdef double looked_behind_s         # when it was asked last whether they have
@@ -65,6 +68,7 @@ cdef class Committer(Ending):
     cdef bint closed
 
     cdef int want(self) except -1
+    cdef int want_message(self, uint64_t size) except -1
     cdef int want_soon(self) except -1
     cdef int wait_for(self, uint16_t origin, uint32_t channel_ref, uint64_t publish_no) except -1
     cdef bint has_work(self)

@@ -1,9 +1,11 @@
 """Group commit: when what has gathered in the worker's stores is written, and who hears of it.
 
 While one commit waits for the disk the next batch gathers; when it is done, everybody who waited for it is answered at once, and the next
-begins. A message is never kept waiting: a busy worker commits back to back, an idle one at the end of the turn that brought the message.
-What nobody waits for, such as plain acks, goes with the next message's commit, or by itself LINGER_S later at most: a client that sends
-one message, waits for its confirm and sends the next would otherwise wait for the commit of the ack between the two as well.
+begins. Whoever waits for a confirm is never kept waiting: a busy worker commits back to back, an idle one at the end of the turn that
+brought the message. What nobody waits for, acks and messages that are not to be confirmed, goes with the next commit that somebody waits
+for, or by itself LINGER_S later at most, or once LINGER_BYTES have gathered: a client that sends one message, waits for its confirm and
+sends the next would otherwise wait for the commit of the ack between the two as well, and one that wants no confirms would cost the disk a
+flush for each few of its messages.
 One round commits all shards of the worker, and answers after the last of them.
 
 Where a commit runs: on a thread of its own, or, if it is small, the disk has been quick and little else comes in, in the loop, for the
@@ -86,6 +88,11 @@ cdef class Committer(Ending):
         if self.batches is None and not self.ending_pending:
             return self.state.poller.want_ending(self)
         return 0
+
+    cdef int want_message(self, uint64_t size) except -1:
+        """A message of `size` bytes has gathered. Whoever waits for it comes next (`wait_for`)."""
+        self.gathered_bytes += size
+        return self.want() if self.gathered_bytes > LINGER_BYTES else self.want_soon()
 
     cdef int want_soon(self) except -1:
         """There is something to write that nobody waits for: with the next commit, LINGER_S from now at the latest."""
@@ -208,6 +215,7 @@ cdef class Committer(Ending):
         cdef bint slow = False
         cdef bint small
         self.urgent = False
+        self.gathered_bytes = 0
         self.take_marks()
         if self.full:
             self.make_room()

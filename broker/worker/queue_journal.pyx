@@ -8,7 +8,7 @@ from libc.stdint cimport uint64_t
 from libc.stdlib cimport qsort
 
 from leveret.queue.journal cimport Page
-from leveret.queue.message cimport Message
+from leveret.queue.message cimport Message, message_size
 from leveret.queue.ring cimport ENTRY_STORED, Entry, Ring, ring_at
 from leveret.storage.segment_store cimport QueueIndex
 from leveret.worker.committer cimport LEASE, Committer
@@ -48,7 +48,7 @@ cdef class QueueJournal(Journal):
                 or self.queue.ready_bytes > CROWDED_BYTES):
             self.crowded = True
             self.committer.crowded.append(self)
-        return self.committer.want()
+        return self.committer.want_message(message_size(message))
 
     cdef int settle(self, uint64_t position, Message* message) except -1:
         self.store.settle(self.index, position, message.body_size)

@@ -133,6 +133,43 @@ def test_an_ack_alone_is_written_before_long() -> None:
     staged(main)
 
 
+def test_messages_that_nobody_waits_for_gather_and_are_written_before_long() -> None:
+    async def main(stage: Stage) -> None:
+        stage.queue.remove_consumer(stage.consumer)
+        await stage.committer.written()
+        commits = stage.log.commits
+        for number in range(50):
+            assert stage.queue.put(b"%d" % number)
+            await turns(2)
+        await stage.log.until(lambda: stage.log.held(Table.SEGMENTS))
+        await stage.committer.written()
+        assert stage.log.commits < commits + 25, "not one for each turn"
+        assert b"49" in b"".join(stage.log.held(Table.SEGMENTS))
+
+    staged(main)
+
+
+def test_what_gathers_is_written_at_once_when_somebody_waits_or_it_is_much(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "LINGER_S", 3600.0)
+
+    async def main(stage: Stage) -> None:
+        stage.queue.remove_consumer(stage.consumer)
+        await stage.committer.written()
+        assert stage.queue.put(b"first")
+        await turns()
+        assert stage.log.held(Table.SEGMENTS) == []
+        await stage.committer.written()
+        assert len(stage.log.held(Table.SEGMENTS)) == 1
+        for _ in range(2):
+            assert stage.queue.put(bytes(100 * 1024))
+            await turns()
+        assert len(stage.log.held(Table.SEGMENTS)) == 1
+        assert stage.queue.put(bytes(100 * 1024))
+        await stage.log.until(lambda: len(stage.log.held(Table.SEGMENTS)) > 1)
+
+    staged(main)
+
+
 def test_an_ack_that_somebody_asks_for_is_written_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(committing, "LINGER_S", 3600.0)
 
