@@ -1,83 +1,96 @@
 """`python -m bench.opening`: what opening and closing a connection cost each process of the broker, in microseconds of CPU.
 
-Connections with one channel are opened one after the other, each with its round trips, then closed politely. Times are the scheduler's own
-nanoseconds (`/proc/<pid>/task/*/schedstat`): the clock ticks of `/proc/<pid>/stat` are too coarse for a hundred milliseconds.
+Connections with one channel are opened one after the other, each with its round trips, then closed politely. The row `idle` of the
+side-by-side bench measures both brokers by the same function.
 """
 
 from __future__ import annotations
 
 import argparse
+import statistics
 import time
-from pathlib import Path
+from dataclasses import dataclass
 from typing import Final
 
 from leveret.perf.plan import Plan
-from leveret.perf.process_tree import process_tree
+from leveret.perf.process_tree import pss_bytes
 from leveret.perf.session import Session
 from rich.console import Console
 from rich.table import Table
 
 from bench.leveret_node import LeveretNode
 from bench.node import Node
+from bench.scheduled import Scheduled
 
-CONNECTIONS: Final = 400
+CONNECTIONS: Final = 400  # RabbitMQ opens no more than some 900 under the usual limit of 1,024 files
+ROUNDS: Final = 5
 REST_S: Final = 0.5
 
 
-def cpu_ns(root_pid: int) -> dict[str, int]:
-    """Nanoseconds of CPU that each process of the tree has used, by name; several of one name are told apart by number."""
-    used: dict[str, int] = {}
-    for usage in process_tree(root_pid):
-        tasks = Path(f"/proc/{usage.pid}/task").glob("*/schedstat")
-        name = usage.name.removeprefix("leveret.")
-        number = sum(1 for other in used if other.partition(" ")[0] == name)
-        used[f"{name} {number}"] = sum(int(task.read_text(encoding="ascii").split()[0]) for task in tasks)
-    return used
+@dataclass(frozen=True, slots=True)
+class Opening:
+    """One round, each figure for one connection: CPU microseconds by process, bytes of all processes while all of them were open.
+
+    opened_s: how long all of them took to open.
+    """
+
+    open_us: dict[str, float]
+    close_us: dict[str, float]
+    bytes_each: float
+    opened_s: float
+
+    @property
+    def all_open_us(self) -> float:
+        return sum(self.open_us.values())
+
+    @property
+    def all_close_us(self) -> float:
+        return sum(self.close_us.values())
 
 
-def spent_us(before: dict[str, int], after: dict[str, int], times: int) -> dict[str, float]:
-    """Microseconds of each process for each of `times` operations."""
-    return {name: (after[name] - before[name]) / times / 1000 for name in after if name in before}
-
-
-def one_by_one(node: Node, connections: int) -> tuple[dict[str, float], dict[str, float]]:
-    """Microseconds by process of an open with a channel, and of a close."""
+def one_by_one(node: Node, connections: int = CONNECTIONS, rest_s: float = REST_S) -> Opening:
+    """Open so many connections with a channel each, one after the other, and close them. rest_s: for the broker before each of both."""
     sessions: list[Session] = []
     with_one = Session(Plan(uri=node.uri).target, "bench opening")  # what the first one alone costs is not per connection
-    time.sleep(REST_S)  # what the node still has to do; there is no event to wait for
+    time.sleep(rest_s)  # what the node still has to do; there is no event to wait for
     try:
-        before = cpu_ns(node.pid)
+        bytes_before, before, began_s = pss_bytes(node.pid), Scheduled.of(node.pid), time.monotonic()
         for number in range(connections):
             sessions.append(Session(Plan(uri=node.uri).target, f"bench opening {number}"))
-        opened = cpu_ns(node.pid)
-        time.sleep(REST_S)
-        rested = cpu_ns(node.pid)
+        opened_s = time.monotonic() - began_s
+        opened = Scheduled.of(node.pid)
+        bytes_used = pss_bytes(node.pid) - bytes_before
+        time.sleep(rest_s)
+        rested = Scheduled.of(node.pid)
     finally:
         for session in sessions:
             session.close()
-        closed = cpu_ns(node.pid)
+        closed = Scheduled.of(node.pid)
         with_one.close()
-    return spent_us(before, opened, connections), spent_us(rested, closed, connections)
+    open_us, close_us = _each_us(opened.since(before), connections), _each_us(closed.since(rested), connections)
+    return Opening(open_us, close_us, bytes_used / connections, opened_s)
+
+
+def _each_us(ns: dict[str, int], times: int) -> dict[str, float]:
+    return {name: used / times / 1000 for name, used in ns.items()}
 
 
 def main() -> None:
     """Prints a table; exits with 0."""
     parser = argparse.ArgumentParser(prog="python -m bench.opening", description="CPU of the broker to open and close a connection.")
     parser.add_argument("--connections", type=int, default=CONNECTIONS, help=f"how many a round ({CONNECTIONS})")
-    parser.add_argument("--rounds", type=int, default=5, help="rounds (5); the median is told")
+    parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"rounds ({ROUNDS}); the median is told")
     parser.add_argument("--workers", type=int, default=0, help="workers (as many as cores)")
     options = parser.parse_args()
-    with LeveretNode(options.workers) as node:
+    with LeveretNode(options.workers).settle() as node:
         rounds = [one_by_one(node, options.connections) for _ in range(options.rounds)]
     table = Table("CPU us", "open", "close")
-    for name in rounds[0][0]:
-        table.add_row(name, *(f"{median(sorted(part[name] for part in parts)):.1f}" for parts in zip(*rounds, strict=True)))
-    table.add_row("all", *(f"{median(sorted(sum(part.values()) for part in parts)):.1f}" for parts in zip(*rounds, strict=True)))
+    median = statistics.median
+    for name in rounds[0].open_us:
+        table.add_row(name, f"{median(one.open_us[name] for one in rounds):.1f}", f"{median(one.close_us[name] for one in rounds):.1f}")
+    table.add_row("all", f"{median(one.all_open_us for one in rounds):.1f}", f"{median(one.all_close_us for one in rounds):.1f}")
     Console().print(table)
-
-
-def median(ordered: list[float]) -> float:
-    return ordered[len(ordered) // 2]
+    Console().print(f"memory of each, first round: {rounds[0].bytes_each / 1000:.1f} KB")
 
 
 if __name__ == "__main__":

@@ -6,27 +6,23 @@ Goals are ratios in one run on one machine, the project's own; what waits for th
 
 from __future__ import annotations
 
-import time
+import dataclasses
+import statistics
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final
 
 from leveret.config import OPTIONS
-from leveret.perf.plan import Plan
-from leveret.perf.process_tree import cpu_s, process_tree, pss_bytes
-from leveret.perf.session import Session
 from leveret.supervisor.machine import memory_total_bytes
 from leveret.supervisor.memory import watermark_bytes
 
-from bench import celery_load, client_load, depth, disk, pika_load
+from bench import celery_load, client_load, depth, disk, opening, pika_load
 from bench.figures import Figure
 from bench.latency import P99_MAX_MS
 from bench.leveret_node import LeveretNode
 from bench.load import ALL_ON_ONE_WORKER, ON_ANOTHER_WORKER, ON_PUBLISHERS_WORKER, Load, Timing
 from bench.node import Node
-
-IDLE_CONNECTIONS: Final = 400  # RabbitMQ opens no more than some 900 under the usual limit of 1,024 files
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,22 +75,13 @@ def one_confirm_at_a_time(node: Node, timing: Timing) -> Figure:
 
 
 def idle_connections(node: Node, timing: Timing) -> Figure:
-    """Memory of an open connection with one open channel, in KB; CPU to open both, in us."""
-    with_one = Session(Plan(uri=node.uri).target, "bench idle")  # what the first one alone costs is not per connection
-    time.sleep(timing.warmup_s)  # let the broker come to rest; there is no event to wait for
-    bytes_before, cpu_before, began_s = pss_bytes(node.pid), cpu_s(process_tree(node.pid)), time.monotonic()
-    sessions = []
-    try:
-        for number in range(IDLE_CONNECTIONS):
-            sessions.append(Session(Plan(uri=node.uri).target, f"bench idle {number}"))
-        opened_s = time.monotonic() - began_s
-        cpu_used_s = cpu_s(process_tree(node.pid)) - cpu_before
-        bytes_used = pss_bytes(node.pid) - bytes_before
-    finally:
-        for session in [*sessions, with_one]:
-            session.close()
-    details = {"connections": IDLE_CONNECTIONS, "opened_s": opened_s}
-    return Figure(bytes_used / IDLE_CONNECTIONS / 1000, cpu_used_s / IDLE_CONNECTIONS * 1e6, details=details)
+    """Memory of an open connection with one open channel, in KB, and CPU to open both, in us.
+
+    Memory is that of the first round, on a node that has had no others; CPU is the median of the rounds, by the scheduler's clock.
+    """
+    rounds = [opening.one_by_one(node, rest_s=timing.warmup_s) for _ in range(opening.ROUNDS)]
+    details = {"connections": opening.CONNECTIONS, "openings": [dataclasses.asdict(one) for one in rounds]}
+    return Figure(rounds[0].bytes_each / 1000, statistics.median(one.all_open_us for one in rounds), details=details)
 
 
 def start_time(node: Node, _: Timing) -> Figure:
