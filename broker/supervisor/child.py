@@ -39,6 +39,7 @@ from leveret import logs
 from leveret.config import Settings
 from leveret.refusal import OK, SOFTWARE, TEMPORARY, USAGE, Refusal
 from leveret.supervisor.child_process import CHILD_FACTS_VERSION, CHILD_FD_VARIABLE
+from leveret.supervisor.freed_memory import CHeap, FreedMemory, keep_freed_memory
 
 if TYPE_CHECKING:
     from leveret.link.link import Hello, Link
@@ -48,15 +49,6 @@ log = logging.getLogger(__name__)
 
 _PR_SET_PDEATHSIG = 1
 _COMM_BYTES_MAX = 15  # proc(5)
-_TRIM_FIRST_S = 1.0
-_TRIM_MAX_S = 10.0
-# mallopt(3), and what malloc comes to by itself in a process that has freed a block of 8 MiB.
-_M_TRIM_THRESHOLD = -1
-_M_TOP_PAD = -2
-_M_MMAP_THRESHOLD = -3
-_KEPT_FREE_BYTES = 16 * 1024 * 1024
-_GROWTH_BYTES = 1024 * 1024
-_OWN_MAPPING_BYTES = 8 * 1024 * 1024
 
 
 class Child:
@@ -90,7 +82,7 @@ class Child:
         self._is_ready = False
         self._main: asyncio.Task[None] | None = None
         self._ending = False
-        self._trim_after_s = _TRIM_FIRST_S
+        self._freed_memory: FreedMemory | None = None
         os.set_inheritable(facts["line"], False)
         self.supervisor: Link = Link(poller, socket.socket(fileno=facts["line"]), self.hello, _Line(self))
         self.supervisor.opened.add_done_callback(self._on_opened)
@@ -129,6 +121,12 @@ class Child:
         """Ask the supervisor to stop the whole node. The answer means that it has begun."""
         return self.supervisor.ask("stop", {"reason": reason})
 
+    def give_back_freed_memory(self) -> None:
+        """From now on, what malloc has free and nobody needs goes back to the system. Without glibc nothing happens."""
+        with contextlib.suppress(AttributeError):
+            self._freed_memory = FreedMemory(CHeap())
+            self._freed_memory.start(self.loop)
+
     # --- what the supervisor says
 
     def _request(self, verb: str, body: Any) -> Any:
@@ -144,21 +142,10 @@ class Child:
         if verb != "alarms":
             self.on_notice(verb, body)
             return
-        had_memory_alarm = self.alarms["memory"]
         self.alarms = {"memory": bool(body["memory"]), "disk": bool(body["disk"])}
-        if self.alarms["memory"] and not had_memory_alarm:
-            self._trim_after_s = _TRIM_FIRST_S
-            self.loop.call_later(self._trim_after_s, self._trim)
+        if self._freed_memory is not None:
+            self._freed_memory.set_alarm(self.alarms["memory"])
         self.on_alarms(self.alarms)
-
-    def _trim(self) -> None:
-        """While the memory alarm stands, give freed memory back to the kernel: malloc keeps it, and the alarm would never clear."""
-        if not self.alarms["memory"]:
-            return
-        with contextlib.suppress(AttributeError):  # not glibc
-            ctypes.CDLL(None).malloc_trim(0)
-        self._trim_after_s = min(self._trim_after_s * 2, _TRIM_MAX_S)
-        self.loop.call_later(self._trim_after_s, self._trim)
 
     def _on_opened(self, opened: asyncio.Future[Hello]) -> None:
         if not opened.cancelled() and opened.exception() is not None:
@@ -195,19 +182,6 @@ class _Line:
 
     def on_link_closed(self, link: Link) -> None:
         self._child._on_supervisor_gone()
-
-
-def keep_freed_memory() -> None:
-    """Let malloc keep up to 16 MiB that are free at the end of the heap, and take blocks of less than 8 MiB from the heap.
-
-    Without this it gives a message's memory back to the kernel at once and gets it again for the next one: page faults were a fifth of what
-    a message of 64 KB costs. Where there is no glibc nothing happens.
-    """
-    with contextlib.suppress(AttributeError):
-        mallopt = ctypes.CDLL(None).mallopt
-        mallopt(_M_TRIM_THRESHOLD, _KEPT_FREE_BYTES)
-        mallopt(_M_TOP_PAD, _GROWTH_BYTES)
-        mallopt(_M_MMAP_THRESHOLD, _OWN_MAPPING_BYTES)
 
 
 def process_name(kind: str, index: int) -> str:
@@ -258,6 +232,7 @@ async def _serve(facts: Mapping[str, Any], main: Callable[[Child], Coroutine[Any
         nonlocal child
         child = Child(facts, loop, poller)
         child._main = asyncio.current_task()
+        child.give_back_freed_memory()
         await main(child)
 
     try:

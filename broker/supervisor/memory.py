@@ -1,7 +1,8 @@
 """The memory watermark: how much the node's processes hold together, and whether publishers are to be held back for it.
 
-`Watermark` is the pure rule; `MemoryGauge` reads one process. The supervisor samples all of its children ten times a second (a `pread` of
-some 2 us each) and tells them when the alarm changes. Nothing here frees memory: consumers do that by draining queues.
+`Watermark` is the pure rule; `MemoryGauge` reads one process. The supervisor samples all of its children (a `pread` of some 2 us each), as
+often as the limit could be reached from where they are, and tells them when the alarm changes. Nothing here frees memory: consumers do
+that by draining queues.
 
 What counts is each process's memory of its own (resident minus file-backed and shared): pages of LMDB's map and of program files are the
 kernel's to drop, and would be counted once per process.
@@ -15,6 +16,9 @@ from pathlib import Path
 
 PAGE_BYTES = os.sysconf("SC_PAGE_SIZE")
 CLEAR_SHARE = 0.95
+SAMPLE_MIN_S = 0.1  # between two samples, while the limit is near or the alarm stands
+SAMPLE_MAX_S = 1.0
+FILLED_BYTES_PER_S = 4_000_000_000  # more than one worker can take in
 
 
 def watermark_bytes(watermark: float, memory_total_bytes: int) -> int:
@@ -34,6 +38,12 @@ class Watermark:
         before = self.alarm
         self.alarm = used_bytes >= (int(self.limit_bytes * CLEAR_SHARE) if before else self.limit_bytes)
         return self.alarm != before
+
+    def next_sample_s(self, used_bytes: int, workers: int) -> float:
+        """How long the next sample may wait, seconds: no longer than so many workers (> 0) would take to fill what is left."""
+        if self.alarm:
+            return SAMPLE_MIN_S
+        return min(max((self.limit_bytes - used_bytes) / (FILLED_BYTES_PER_S * workers), SAMPLE_MIN_S), SAMPLE_MAX_S)
 
 
 @dataclass(slots=True)

@@ -42,7 +42,7 @@ from leveret.supervisor import machine, readiness
 from leveret.supervisor.backoff import Backoff
 from leveret.supervisor.child_process import ChildCommand, ChildProcess, child_command, exit_reason
 from leveret.supervisor.listeners import control_listener, local_port, tcp_listener
-from leveret.supervisor.memory import LowDisk, MemoryGauge, Watermark, cpu_time, watermark_bytes
+from leveret.supervisor.memory import SAMPLE_MIN_S, LowDisk, MemoryGauge, Watermark, cpu_time, watermark_bytes
 from leveret.supervisor.runtime import DataDir, RuntimeDir
 
 if TYPE_CHECKING:
@@ -51,9 +51,8 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
-MEMORY_SAMPLE_S = 0.1
-DISK_SAMPLES = 10  # every so many memory samples, and at each
-DISK_NEAR = 10  # ... when less is free than so many times the limit
+DISK_SAMPLE_S = 1.0
+DISK_NEAR = 10  # ten times a second when less is free than so many times the limit
 CHILD_START_TIMEOUT_S = 30.0
 CLIENTS_REASON = "shutdown"
 LINELESS_MAX_S = 5.0  # from the closing of a child's line to its end
@@ -114,7 +113,7 @@ class Supervisor:
         self._low_disk = LowDisk(settings.disk_free_limit_bytes)
         self._memory_used_bytes = 0
         self._disk_free_bytes = 0
-        self._samples = 0
+        self._disk_at_s = 0.0  # when it is looked at next
         self._own_memory = MemoryGauge(os.getpid())
         self.posts = [
             Post("router", 0),
@@ -150,7 +149,7 @@ class Supervisor:
                 self._loop.add_signal_handler(number, self._on_signal, number)
                 owned.callback(self._loop.remove_signal_handler, number)
             readiness.notify(STATUS="starting")
-            self._sample()
+            self._watch()
             try:
                 for post in self.posts:
                     if post.kind != "management":
@@ -320,8 +319,15 @@ class Supervisor:
 
     # --- alarms
 
+    def _watch(self) -> None:
+        """Sample, and again when the memory could have reached its limit or the disk is due."""
+        try:
+            self._sample()
+        finally:
+            memory_at_s = self._loop.time() + self._watermark.next_sample_s(self._memory_used_bytes, self.settings.workers)
+            self._loop.call_at(min(memory_at_s, self._disk_at_s), self._watch)
+
     def _sample(self) -> None:
-        self._loop.call_later(MEMORY_SAMPLE_S, self._sample)
         used = self._own_memory.read()[1]
         for child in self._children():
             used += child.memory.read()[1]
@@ -335,9 +341,10 @@ class Supervisor:
                 self._watermark.limit_bytes / 2**20,
                 "held back until consumers have drained the queues" if self._watermark.alarm else "served again",
             )
-        if self._samples % DISK_SAMPLES == 0 or self._disk_free_bytes < DISK_NEAR * self.settings.disk_free_limit_bytes:
+        if self._loop.time() >= self._disk_at_s:
             changed |= self._sample_disk()
-        self._samples += 1
+            near = self._disk_free_bytes < DISK_NEAR * self.settings.disk_free_limit_bytes
+            self._disk_at_s = self._loop.time() + (SAMPLE_MIN_S if near else DISK_SAMPLE_S)
         if changed:
             for child in self._children():
                 child.link.notify("alarms", self.alarms())

@@ -75,6 +75,6 @@ cdef class Committer(Ending):
     cdef int begin(self) except -1
     cdef int finish(self, list batches, list errors, double took_s) except -1
     cdef int answer(self, bint refused) except -1
-    cdef bint relieve_pressure(self) except -1
+    cdef double relieve_pressure(self) except -1
     cdef MessageStore need_scratch(self)
     cdef bint write_scratch(self) except -1

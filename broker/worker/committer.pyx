@@ -45,7 +45,9 @@ HOLD_MAX_S = 0.25               # how long a transaction may keep commits back; 
 HOLDS_MAX_S = 0.02              # how long several of them may, one after the other, before those that come must wait
 BUSY_MS = 20
 EXACT_AFTER_S = 0.05
-PRESSURE_EVERY_S = 0.1
+PRESSURE_EVERY_S = 0.1          # between two looks at how much the queues hold ...
+CALM_LOOKS = 10                 # ... of which so many may be left out while there is room for what could come in
+FILLED_BYTES_PER_S = 4e9        # more than a worker can take in
 CATCH_UP_S = 1.0
 PRESSURE_STEP_S = 0.01          # of the loop's time, before others have their turn
 MESSAGE_OVERHEAD_BYTES = 96     # of a ready message beside its body: head, names, properties, entry, allocator
@@ -394,18 +396,23 @@ cdef class Committer(Ending):
     # --- memory
 
     def _watch(self):
-        """Ten times a second: if the queues of the worker hold more than their share, those with much page it out."""
+        """If the queues of the worker hold more than their share, those with much page it out: ten times a second when that may be so,
+        else once."""
+        cdef double wait_s = PRESSURE_EVERY_S * CALM_LOOKS
         if self.closed or self.failed.done():
             return
-        more = self.memory_max and self.relieve_pressure()
-        if self.scratch is not None and self.scratch.has_work():
-            self.write_scratch()        # what was read back is given up
+        if self.memory_max:
+            wait_s = self.relieve_pressure()
+        if self.scratch is not None:
+            wait_s = min(wait_s, <double>PRESSURE_EVERY_S)
+            if self.scratch.has_work():
+                self.write_scratch()        # what was read back is given up
         if time.monotonic() - self.looked_behind_s >= CATCH_UP_S:
             self._look_behind()
-        self.state.poller.loop.call_later(0 if more else PRESSURE_EVERY_S, self._watch)
+        self.state.poller.loop.call_later(wait_s, self._watch)
 
-    cdef bint relieve_pressure(self) except -1:
-        """True if there is more to page out than one step allows."""
+    cdef double relieve_pressure(self) except -1:
+        """Page out. How long until the next look, seconds: 0 if there is more to page out than one step allows."""
         cdef ShardQueue queue
         cdef uint64_t held = 0
         cdef uint64_t before
@@ -413,18 +420,18 @@ cdef class Committer(Ending):
         for queue in self.state.queues.values():
             held += queue.ready_bytes - queue.paged_bytes + (queue.ready_count - queue.paged_count) * MESSAGE_OVERHEAD_BYTES
         if held <= self.memory_max:
-            return False
+            return min(max((self.memory_max - held) / <double>FILLED_BYTES_PER_S, <double>PRESSURE_EVERY_S), PRESSURE_EVERY_S * CALM_LOOKS)
         until_s = time.perf_counter() + PRESSURE_STEP_S
         for queue in self.state.queues.values():
             while (queue.ready_count - queue.paged_count > 2 * PRESSED_MESSAGES
                     or queue.ready_bytes - queue.paged_bytes > 2 * PRESSED_BYTES):
                 if time.perf_counter() > until_s:
-                    return True
+                    return 0
                 before = queue.paged_count
                 queue.page_out(PRESSED_MESSAGES, PRESSED_BYTES)
                 if queue.paged_count == before:
                     break
-        return False
+        return PRESSURE_EVERY_S
 
     # --- scratch
 

@@ -42,7 +42,6 @@ SHARE_MIN = 0.9  # of its messages since the last look that had to do with other
 BUSY_MAX_PERCENT = 80  # a worker that is busier, and busier than ours, is not sent any
 UNEVEN_MAX = 32  # connections more than twice as many as ours
 TAKEN_MAX = 8  # connections that a worker takes between two measures of how busy it is
-MEASURE_EVERY_S = 1.0
 QUIET_TRIES = 50  # how often to look whether nothing is under way any more ...
 QUIET_PAUSE_S = 0.001  # ... and how long between two looks
 BARRIER_TIMEOUT_S = 1.0
@@ -76,7 +75,6 @@ class Handover:
         self._used_s, self._measured_at_s = used, now_s
         self._taken = 0
         self._worker.loads.set_busy_percent(percent)
-        self._worker.child.loop.call_later(MEASURE_EVERY_S, self.measure)
 
     def _has_time(self, home: int) -> bool:
         loads = self._worker.loads

@@ -73,7 +73,7 @@ if TYPE_CHECKING:
 log = logging.getLogger(__name__)
 
 NEIGHBOUR_TIMEOUT_S = 15.0  # for a worker to come back, and to answer: also on a machine whose processors many wait for
-ROOM_EVERY_S = 1.0
+EACH_SECOND_S = 1.0
 PARTING_TIMEOUT_S = 3.0  # for a client to answer our connection.close, and to close its socket after our close-ok
 SHUTDOWN_TIMEOUT_S = 3.0  # for clients to answer the last connection.close
 ALARM_REASONS = {
@@ -120,14 +120,19 @@ class Worker:
         child.on_alarms = self.set_alarms
         self.set_alarms(child.alarms)
 
-    def tell_room(self) -> None:
-        """Once a second, let the supervisor know what the shards' files could take without growing: its disk alarm counts it."""
+    def each_second(self) -> None:
+        """What is looked at once a second, with one timer: a worker that has nothing to do wakes up for little else."""
+        self.child.loop.call_later(EACH_SECOND_S, self.each_second)
+        self._tell_room()
+        self.handover.measure()
+
+    def _tell_room(self) -> None:
+        """Let the supervisor know what the shards' files could take without growing: its disk alarm counts it."""
         with contextlib.suppress(StoreError):  # a commit will end the process over it
             room_bytes = self.shards.room_bytes()
             if room_bytes != self._room_bytes:
                 self._room_bytes = room_bytes
                 self.child.supervisor.notify("room", {"bytes": room_bytes})
-        self.child.loop.call_later(ROOM_EVERY_S, self.tell_room)
 
     def close(self) -> None:
         """Let go of sockets and links; the process is ending."""
@@ -695,8 +700,7 @@ async def main(child: Child) -> None:
     worker.meet_workers()
     worker.acceptor.start(child.listeners["amqp"])
     child.ready()
-    worker.tell_room()
-    worker.handover.measure()
+    worker.each_second()
     shutdown: asyncio.Future[str] = asyncio.ensure_future(child.shutdown_requested)
     await first_of(shutdown, failed)
     if failed.done():

@@ -96,3 +96,32 @@ def test_garbage_is_a_bad_request(garbage: bytes) -> None:
         assert (await answer_to(port, garbage)).startswith(b"HTTP/1.1 400 ")
 
     served(scenario)
+
+
+def test_the_end_is_heard_at_once_and_nothing_looks_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """`DATE_S` is the only time that passes in the server by itself, and is an hour here."""
+    monkeypatch.setattr(http_server, "DATE_S", 3600.0)
+
+    async def run() -> None:
+        listener = socket.create_server(("127.0.0.1", 0))
+        listener.setblocking(False)
+        server = HttpServer(hello, [listener])
+        running = asyncio.ensure_future(server.run())
+        await answer_to(listener.getsockname()[1], b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+        server.end()
+        async with asyncio.timeout(20):
+            await running
+
+    asyncio.run(run())
+
+
+def test_answers_are_dated_anew(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(http_server, "DATE_S", 0.001)
+
+    async def scenario(port: int) -> None:
+        dates: set[bytes] = set()
+        while len(dates) < 2:  # of two seconds
+            head = await answer_to(port, b"GET / HTTP/1.1\r\nhost: x\r\n\r\n")
+            dates |= {line for line in head.split(b"\r\n") if line.startswith(b"date: ")}
+
+    served(scenario)

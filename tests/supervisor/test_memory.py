@@ -7,7 +7,16 @@ import subprocess
 import sys
 
 import pytest
-from leveret.supervisor.memory import LowDisk, MemoryGauge, Watermark, cpu_time, watermark_bytes
+from leveret.supervisor.memory import (
+    FILLED_BYTES_PER_S,
+    SAMPLE_MAX_S,
+    SAMPLE_MIN_S,
+    LowDisk,
+    MemoryGauge,
+    Watermark,
+    cpu_time,
+    watermark_bytes,
+)
 
 MIB = 1 << 20
 
@@ -37,6 +46,26 @@ def test_memory_alarm_with_a_limit_of_zero_stands_always() -> None:
     assert watermark.sample(1)
     assert not watermark.sample(0)
     assert watermark.alarm
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+def test_memory_is_sampled_before_all_workers_together_could_have_filled_it(workers: int) -> None:
+    watermark = Watermark(limit_bytes=16 << 30)
+    waits = []
+    for used in range(0, watermark.limit_bytes, 1 << 28):
+        waits.append(watermark.next_sample_s(used, workers))
+        could_come = waits[-1] * FILLED_BYTES_PER_S * workers
+        assert waits[-1] == SAMPLE_MIN_S or used + could_come <= watermark.limit_bytes
+    assert waits == sorted(waits, reverse=True)
+    assert waits[-1] == SAMPLE_MIN_S
+    assert max(waits) <= SAMPLE_MAX_S
+
+
+def test_memory_is_sampled_often_while_the_alarm_stands() -> None:
+    watermark = Watermark(limit_bytes=16 << 30)
+    assert watermark.next_sample_s(0, 1) == SAMPLE_MAX_S
+    watermark.sample(watermark.limit_bytes)
+    assert watermark.next_sample_s(0, 1) == SAMPLE_MIN_S
 
 
 def test_disk_alarm_goes_on_below_the_limit_and_off_only_from_105_per_cent() -> None:

@@ -356,6 +356,22 @@ def test_any_other_failure_of_it_is_the_end(monkeypatch: pytest.MonkeyPatch) -> 
     staged(main, PuttingOffLog)
 
 
+# --- how often the queues are looked at
+
+
+def test_queues_are_looked_at_before_what_can_come_in_has_filled_the_room(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def main(stage: Stage) -> None:
+        waits: list[float] = []
+        monkeypatch.setattr(asyncio.get_running_loop(), "call_later", lambda wait_s, *_: waits.append(wait_s))
+        room = int(committing.FILLED_BYTES_PER_S * committing.PRESSURE_EVERY_S)
+        for stage.committer.memory_max in (0, 100 * room, 5 * room, room, 1):
+            stage.committer._watch()
+        often, seldom = committing.PRESSURE_EVERY_S, committing.PRESSURE_EVERY_S * committing.CALM_LOOKS
+        assert waits == pytest.approx([seldom, seldom, 5 * often, often, often], rel=1e-3)
+
+    staged(main)
+
+
 # --- what is not durable
 
 
