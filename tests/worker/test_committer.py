@@ -304,6 +304,8 @@ def test_what_a_log_has_put_off_is_done_before_long_and_not_in_the_loop(monkeypa
 
 
 def test_a_log_that_has_nothing_put_off_is_left_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(committing, "LINGER_S", 3600.0)  # the mark of what was handed out is no commit of this test's
+
     async def main(stage: Stage) -> None:
         log = stage.log
         await stage.hand_out()
