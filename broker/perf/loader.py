@@ -39,7 +39,9 @@ from leveret.perf.topology import declare
 
 _SLICE_NS: Final = 100_000_000  # how long a line runs before it looks at its input and tells its progress
 _SETTLE_S: Final = 60.0  # for the last confirms, after the load
-_BLOCK_BYTES: Final = 1 << 16
+_BLOCK_BYTES: Final = 1 << 16  # small messages: more would leave the processor's nearest cache
+_BLOCK_MESSAGES: Final = 16  # of large ones, since TCP is half as dear in large writes
+_LARGE_BLOCK_BYTES: Final = 1 << 20
 _BASIC_CLASS: Final = 60
 _NEVER_NS: Final = (1 << 63) - 1
 
@@ -255,7 +257,8 @@ class Loader:
 def encode_block(plan: Plan, frame_max: int) -> tuple[list[bytes], list[int]]:
     """The messages of a publisher's block, encoded for the wire, and where in each its body begins.
 
-    Each routing key comes once before any comes twice; small messages are repeated until a block fills one write.
+    Each routing key comes once before any comes twice. Small messages are repeated until they fill 64 KiB, larger ones until there are 16 of
+    them or 1 MiB: what a block holds can leave in one write.
     """
     properties = Properties(delivery_mode=2 if plan.persistent else 1).encode()
     content = encode_content(CHANNEL_ID, _BASIC_CLASS, properties, bytes(plan.size), frame_max)
@@ -268,7 +271,8 @@ def encode_block(plan: Plan, frame_max: int) -> tuple[list[bytes], list[int]]:
         head = encode_method_frame(CHANNEL_ID, publish)
         messages.append(head + content)
         stamps_at.append(len(head) + (body_at if plan.size else 0))  # an empty body has no frame, and no stamp
-    repeats = max(1, _BLOCK_BYTES // sum(map(len, messages)))
+    size = sum(map(len, messages))
+    repeats = max(1, _BLOCK_BYTES // size, min(_BLOCK_MESSAGES // len(messages), _LARGE_BLOCK_BYTES // size))
     return messages * repeats, stamps_at * repeats
 
 

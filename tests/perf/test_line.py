@@ -257,6 +257,25 @@ def test_a_rate_is_kept_and_stamps_tell_when_a_message_was_due(ends: tuple[socke
     assert all(later - earlier in (999_999, 1_000_000, 1_000_001) for earlier, later in pairwise(due_ns))
 
 
+def test_what_comes_due_within_a_step_leaves_together(ends: tuple[socket.socket, socket.socket]) -> None:
+    line_end, broker_end = ends
+    publisher = publisher_of(line_end, Plan(rate=100_000.0, queue="q"), limit=1000)
+    began_ns = time.monotonic_ns()
+    publisher.run(soon_ns())
+    assert time.monotonic_ns() - began_ns >= 9_990_000
+    # 40 steps of 25 messages, a wait and a write each; the block's end divides one of them, and now and then it looks for a farewell.
+    assert publisher.system_calls <= 90
+    due_ns = [int.from_bytes(body[:8], "big") for _, body in published(broker_end, 1000)]
+    assert all(later - earlier in (9_999, 10_000, 10_001) for earlier, later in pairwise(due_ns))
+
+
+@pytest.mark.parametrize(("size", "fewest", "bytes_max"), [(16, 700, 1 << 16), (1024, 50, 1 << 16), (16_384, 16, 1 << 20), (65_536, 15, 1 << 20)])
+def test_a_block_makes_one_large_write(size: int, fewest: int, bytes_max: int) -> None:
+    messages, _ = encode_block(Plan(size=size, queue="q"), FRAME_MAX)
+    assert len(messages) >= fewest
+    assert sum(map(len, messages)) <= bytes_max
+
+
 def test_returns_are_counted_and_other_methods_come_to_python(ends: tuple[socket.socket, socket.socket]) -> None:
     line_end, broker_end = ends
     publisher = publisher_of(line_end, Plan(confirms=1, mandatory=True, queue="q"), limit=1)
