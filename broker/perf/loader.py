@@ -257,8 +257,8 @@ class Loader:
 def encode_block(plan: Plan, frame_max: int) -> tuple[list[bytes], list[int]]:
     """The messages of a publisher's block, encoded for the wire, and where in each its body begins.
 
-    Each routing key comes once before any comes twice. Small messages are repeated until they fill 64 KiB, larger ones until there are 16 of
-    them or 1 MiB: what a block holds can leave in one write.
+    Each routing key comes once before any comes twice. Small messages are repeated until they fill 64 KiB, larger ones until there are 16
+    or 1 MiB of them: what a block holds can leave in one write.
     """
     properties = Properties(delivery_mode=2 if plan.persistent else 1).encode()
     content = encode_content(CHANNEL_ID, _BASIC_CLASS, properties, bytes(plan.size), frame_max)

@@ -3,8 +3,8 @@
 The block holds every message that will be sent, one after the other, as bytes for the wire; it is sent over and over. Only the stamp in
 each body changes, so a message costs a few stores and its share of one `send`. With a rate, a stamp tells when the message was *due*, so
 that a broker (or a generator) that falls behind shows in the latencies instead of hiding in later sends. What comes due within a quarter of
-a millisecond is written together, on an even grid: writing message by message as fast as the clock goes on would take a whole core, and wake
-the broker for each. A stamp is the due moment all the same, so the wait for the next step counts as latency.
+a millisecond is written together, on an even grid: writing message by message as fast as the clock goes on would take a core, and wake the
+broker for each. A stamp is the due moment all the same, so the wait for the next step counts as latency.
 """
 
 from libc.errno cimport EAGAIN, EINTR, errno

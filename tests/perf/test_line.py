@@ -269,7 +269,9 @@ def test_what_comes_due_within_a_step_leaves_together(ends: tuple[socket.socket,
     assert all(later - earlier in (9_999, 10_000, 10_001) for earlier, later in pairwise(due_ns))
 
 
-@pytest.mark.parametrize(("size", "fewest", "bytes_max"), [(16, 700, 1 << 16), (1024, 50, 1 << 16), (16_384, 16, 1 << 20), (65_536, 15, 1 << 20)])
+@pytest.mark.parametrize(
+    ("size", "fewest", "bytes_max"), [(16, 700, 1 << 16), (1024, 50, 1 << 16), (16_384, 16, 1 << 20), (65_536, 15, 1 << 20)]
+)
 def test_a_block_makes_one_large_write(size: int, fewest: int, bytes_max: int) -> None:
     messages, _ = encode_block(Plan(size=size, queue="q"), FRAME_MAX)
     assert len(messages) >= fewest
