@@ -128,7 +128,7 @@ class Fleet:
 
     def _spawn(self, role: str, index: int) -> _Loader:
         process = subprocess.Popen(
-            [sys.executable, "-m", "leveret.perf.loader"],
+            [sys.executable, "-P", "-m", "leveret.perf.loader"],  # -P: the folder it is called in holds no modules of ours
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
         )
