@@ -300,9 +300,12 @@ cdef class Poller:
         cdef uint64_t until_ms = 0
         cdef int wait_ms = -1
         cdef double asked_ms
+        self.woken = False
         if self.endings or self.pending:
             self._end_called()
-        self.woken = False
+        if self.woken:
+            # What it has just asked for came after the loop had reckoned `timeout_s`: look once, and go back.
+            timeout_s = 0.0
         if timeout_s is not None:
             # Rounded up, as asyncio's own selectors do: a timer must not find that it has come too early.
             asked_ms = ceil(<double>timeout_s * 1000.0)

@@ -14,6 +14,7 @@ from typing import Any
 import pytest
 from leveret.link.loop import PollerLoop, PollerSelector
 from leveret.link.poller import Poller
+from tests.link.recording_link import RecordingEnding
 
 from tests.link.loop import Journal, linked
 
@@ -98,6 +99,21 @@ def test_a_call_made_within_a_turn_is_run_at_its_end() -> None:
         link.send_packet(2, 0, b"whatever")
         # No other timer is there: without the call the wait would be for ever.
         await called.wait()
+
+    drive(main)
+
+
+def test_a_call_made_as_a_turn_ends_outside_any_is_run_before_the_next_timer() -> None:
+    """A task asks for an ending, and that for a call: by then the loop has reckoned how long it may wait."""
+
+    async def main(loop: PollerLoop) -> None:
+        called = asyncio.Event()
+        await asyncio.sleep(0)
+        timer = loop.call_later(WITHIN_S / 3, called.set)
+        RecordingEnding(lambda: loop.call_soon(called.set)).ask(loop.poller)
+        await called.wait()
+        assert timer.when() > loop.time(), "only the timer has woken the loop"
+        timer.cancel()
 
     drive(main)
 
