@@ -401,6 +401,7 @@ class Supervisor:
 
         Sizes in bytes, times in seconds; `started_at` since 1970. A post that nobody holds just now has pid None and state "restarting".
         """
+        self._sample()  # the last sample may be a second old
         now = time.monotonic()
         own_resident, own_private = self._own_memory.read()
         own_cpu = cpu_time(os.getpid())

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import select
 import socket
+import time
 
 import pytest
 from pika.spec import Basic, Channel, Connection, Queue, Tx
@@ -16,6 +17,7 @@ from tests.wire import FRAME_BODY, FRAME_HEADER, WireClient, frame_bytes, header
 
 MIB = 1024 * 1024
 MILLION = 1_000_000
+RETRANSMISSION_MAX_S = 120.0  # Linux's TCP_RTO_MAX
 
 
 def test_row_9_opening_and_closing_channels_for_ever_leaves_nothing(small_victim: Node) -> None:
@@ -154,6 +156,7 @@ def test_row_10_who_asks_and_does_not_read_is_not_read(small_victim: Node, kind:
     if kind == "get":  # 100 KB of answer for 20 bytes; put back, so that there is always one to get
         request += method_bytes(1, Basic.Nack(0, multiple=True, requeue=True))
     before = resident_bytes(small_victim)
+    began_s = time.monotonic()
     sent = flood_unread(client, request, 48 * MIB)
     assert sent < 48 * MIB, "read on and on"
     grown = resident_bytes(small_victim) - before
@@ -162,8 +165,8 @@ def test_row_10_who_asks_and_does_not_read_is_not_read(small_victim: Node, kind:
         for _ in range(10):
             assert bystander.round_trip() < 0.1
     # Once it reads, it is served on: everything that was read is answered. Loopback loses segments of a peer that does not read, and TCP
-    # may wait some seconds before it sends them again.
-    client.socket.settimeout(30)
+    # doubles its pause before each time that it sends them again: the next is no longer than all since the first loss, nor than that.
+    client.socket.settimeout(min(time.monotonic() - began_s, RETRANSMISSION_MAX_S) + 10)
     received = 0
     while received <= 4 * MIB:
         chunk = client.socket.recv(MIB)

@@ -190,6 +190,17 @@ def test_the_node_has_all_its_processes(broker: Broker) -> None:
     assert broker.api("health/checks/alarms") == {"status": "ok"}
 
 
+def test_the_nodes_memory_is_that_of_its_processes_at_this_moment(broker: Broker, channel: Channel) -> None:
+    """Not that of the supervisor's last look, which is up to a second ago while there is much room."""
+    queue = channel.queue_declare("", exclusive=True).method.queue
+    for _ in range(3):
+        for _ in range(16):
+            channel.basic_publish("", queue, bytes(1 << 20))
+        channel.queue_declare(queue, passive=True)
+        (node,) = broker.api("nodes")
+        assert node["mem_used"] == pytest.approx(sum(process["mem_used"] for process in node["processes"]), abs=4 << 20)
+
+
 def test_pages_over_many_queues(broker: Broker, channel: Channel) -> None:
     prefix = f"page-{uuid.uuid4().hex}"
     names = [f"{prefix}-{number:02}" for number in range(25)]
