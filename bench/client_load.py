@@ -32,7 +32,7 @@ SIZE: Final = 1024
 PREFETCH: Final = 100
 PROCESSES: Final = "LEVERET_BENCH_CLIENTS"  # how many processes of a client publish or consume, in the environment; `--clients`
 PROCESSES_MAX: Final = 64
-_CONSUMED_PER_S_MAX: Final = 40_000  # of all processes together: how far a queue is filled ahead of them
+_CONSUMED_PER_S_MAX: Final = 100_000  # of all processes together: how far a queue is filled ahead of them
 
 
 def processes() -> int:

@@ -25,11 +25,14 @@ from bench.scheduled import Scheduled
 CONNECTIONS: Final = 400  # RabbitMQ opens no more than some 900 under the usual limit of 1,024 files
 ROUNDS: Final = 5
 REST_S: Final = 0.5
+OWN_PAGES: Final = "Pss_Anon"
 
 
 @dataclass(frozen=True, slots=True)
 class Opening:
     """One round, each figure for one connection: CPU microseconds by process, bytes of all processes while all of them were open.
+
+    Bytes are of pages of their own: of a file's page each counts a share, which grows when somebody else who had it mapped ends.
 
     opened_s: how long all of them took to open.
     """
@@ -54,12 +57,12 @@ def one_by_one(node: Node, connections: int = CONNECTIONS, rest_s: float = REST_
     with_one = Session(Plan(uri=node.uri).target, "bench opening")  # what the first one alone costs is not per connection
     time.sleep(rest_s)  # what the node still has to do; there is no event to wait for
     try:
-        bytes_before, before, began_s = pss_bytes(node.pid), Scheduled.of(node.pid), time.monotonic()
+        bytes_before, before, began_s = pss_bytes(node.pid, OWN_PAGES), Scheduled.of(node.pid), time.monotonic()
         for number in range(connections):
             sessions.append(Session(Plan(uri=node.uri).target, f"bench opening {number}"))
         opened_s = time.monotonic() - began_s
         opened = Scheduled.of(node.pid)
-        bytes_used = pss_bytes(node.pid) - bytes_before
+        bytes_used = pss_bytes(node.pid, OWN_PAGES) - bytes_before
         time.sleep(rest_s)
         rested = Scheduled.of(node.pid)
     finally:

@@ -9,6 +9,10 @@ cdef uint64_t monotonic_ms() noexcept nogil
 cdef class Poller:
     cdef readonly object loop       # the asyncio loop it is attached to
     cdef int epoll_fd
+    cdef int timer_fd               # wakes us when a coalesced stream is to be read; -1 until there is one
+    cdef uint64_t timer_us          # when it will; 0: it will not
+    cdef list coalesced             # streams that are read later, the next one first
+    cdef public uint64_t coalesce_us    # by so much; one value for all of them, or their order would not hold
     cdef void** streams             # fd -> Stream, each with a reference: what keeps a stream alive while it is open
     cdef int streams_size
     cdef readonly int streams_open
@@ -23,11 +27,16 @@ cdef class Poller:
     cdef bint in_turn
     cdef bint end_called
     cdef readonly uint64_t now_ms   # monotonic, read once per turn; `monotonic_ms` tells what it is now
+    cdef uint64_t now_us            # the same
 
     cdef int add(self, Stream stream) except -1
     cdef int change(self, Stream stream) except -1
     cdef int stand_last(self, Stream stream, uint32_t events) except -1
     cdef int remove(self, Stream stream) except -1
+    cdef int coalesce(self, Stream stream) except -1
+    cdef int read_coalesced(self) except -1
+    cdef int set_timer(self) except -1
+    cdef void look_at_clock(self) noexcept
     cdef int want_flush(self, Stream stream) except -1
     cdef int keep_room(self, Stream stream) except -1
     cdef int want_ending(self, Ending ending) except -1

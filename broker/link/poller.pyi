@@ -3,6 +3,7 @@ import asyncio
 class Poller:
     loop: asyncio.AbstractEventLoop
     now_ms: int
+    coalesce_us: int
     streams_open: int
     woken: bool
     def __init__(self, loop: asyncio.AbstractEventLoop, chunk_size: int = ...) -> None: ...

@@ -4,6 +4,9 @@ It owns the epoll descriptor, the read buffer that all streams share, and the or
 reading gathered (confirms, verdicts), write every stream that has output, once. `worker` and `router` make one at start; streams add
 themselves. It never looks into bytes.
 
+A stream that brings little at a time and often, and whose owner knows that nobody waits for it, can be read less often (`coalesce`): what
+comes within `coalesce_us` is read together, as network cards do with their interrupts. A wake-up costs more than the message it brings.
+
 Why not the loop's own transports: a read goes from the kernel to C code without a Python call between, back-pressure is one bit per stream,
 an idle connection costs no handle objects, and a descriptor can be handed to another process. Timers, tasks and everything cold stay with
 asyncio. It sits below the loop in one of two ways:
@@ -57,6 +60,18 @@ cdef extern from "<time.h>" nogil:
         long tv_nsec
     int clock_gettime(int clock, timespec* into)
 
+# `epoll_wait` counts in milliseconds.
+cdef extern from "<sys/timerfd.h>" nogil:
+    enum:
+        TFD_CLOEXEC
+        TFD_NONBLOCK
+        TFD_TIMER_ABSTIME
+    struct itimerspec:
+        timespec it_interval
+        timespec it_value
+    int timerfd_create(int clock, int flags)
+    int timerfd_settime(int fd, int flags, const itimerspec* to, itimerspec* before)
+
 cdef enum:
     EVENTS_PER_TURN = 256
     WATCHED_READ = 1                    # `selectors.EVENT_READ` and
@@ -64,13 +79,20 @@ cdef enum:
     WAIT_MAX_MS = 24 * 3600 * 1000
     ROOMY_STREAMS_MAX = 16              # large output buffers kept while empty ...
     ROOM_BYTES_MAX = 8 * 1024 * 1024    # ... each at most this large: a link's, which takes 4 MiB before it is congested
+    COALESCE_US = 150
+    COALESCE_EARLY_US = 50              # a stream whose time comes so soon is read in a turn that there is anyway
+
+
+cdef uint64_t monotonic_us() noexcept nogil:
+    """Microseconds on a clock that never jumps."""
+    cdef timespec now
+    clock_gettime(CLOCK_MONOTONIC, &now)
+    return <uint64_t>now.tv_sec * 1000000 + <uint64_t>now.tv_nsec // 1000
 
 
 cdef uint64_t monotonic_ms() noexcept nogil:
-    """Milliseconds on a clock that never jumps."""
-    cdef timespec now
-    clock_gettime(CLOCK_MONOTONIC, &now)
-    return <uint64_t>now.tv_sec * 1000 + <uint64_t>now.tv_nsec // 1000000
+    """Milliseconds on the same clock."""
+    return monotonic_us() // 1000
 
 
 cdef int watched_events(uint32_t events) noexcept:
@@ -92,12 +114,15 @@ cdef class Poller:
 
     def __cinit__(self, loop, size_t chunk_size=256 * 1024):
         self.epoll_fd = -1
+        self.timer_fd = -1
+        self.coalesce_us = COALESCE_US
         self.streams = NULL
         self.chunk = NULL
         self.loop = loop
         self.pending = []
         self.roomy = []
         self.endings = []
+        self.coalesced = []
         self.chunk_size = chunk_size
         self.chunk = <uint8_t*>malloc(chunk_size)
         if self.chunk == NULL:
@@ -105,7 +130,7 @@ cdef class Poller:
         self.epoll_fd = epoll_create1(EPOLL_CLOEXEC)
         if self.epoll_fd < 0:
             raise OSError(errno, os.strerror(errno))
-        self.now_ms = monotonic_ms()
+        self.look_at_clock()
         self.watched = {}
 
     def __dealloc__(self):
@@ -113,6 +138,8 @@ cdef class Poller:
         free(self.streams)
         if self.epoll_fd >= 0:
             os.close(self.epoll_fd)
+        if self.timer_fd >= 0:
+            os.close(self.timer_fd)
 
     def attach(self):
         """Begin: from now on the loop calls `turn` whenever a stream is ready."""
@@ -139,6 +166,9 @@ cdef class Poller:
         if self.epoll_fd >= 0:
             os.close(self.epoll_fd)
             self.epoll_fd = -1
+        if self.timer_fd >= 0:
+            os.close(self.timer_fd)
+            self.timer_fd = -1
 
     # --- the loop's own descriptors
 
@@ -179,10 +209,10 @@ cdef class Poller:
         return 0
 
     cdef int change(self, Stream stream) except -1:
-        """Watch for what the stream wants now: readable unless it is paused, writable while output waits."""
+        """Watch for what the stream wants now: readable unless it is paused or read later, writable while output waits."""
         cdef epoll_event event
         cdef uint32_t events = 0
-        if not stream.paused:
+        if not stream.paused and not stream.coalescing:
             events |= EPOLLIN
         if unsent(stream) and not stream.flush_pending:
             events |= EPOLLOUT
@@ -236,6 +266,60 @@ cdef class Poller:
             Py_DECREF(stream)
         return 0
 
+    cdef int coalesce(self, Stream stream) except -1:
+        """Read the stream next in `coalesce_us`, and whatever has come by then at once. For a stream that is being read now."""
+        cdef epoll_event event
+        if self.timer_fd < 0:
+            self.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
+            if self.timer_fd < 0:
+                return 0        # no descriptor to be had: it is read as it comes
+            event.events = EPOLLIN
+            event.data.u64 = 0
+            event.data.fd = self.timer_fd
+            if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.timer_fd, &event) < 0:
+                raise OSError(errno, os.strerror(errno))
+        if not stream.coalescing:
+            stream.coalescing = True
+            stream.coalesced_until_us = self.now_us + self.coalesce_us
+            self.coalesced.append(stream)
+            self.change(stream)
+        return 0
+
+    cdef int read_coalesced(self) except -1:
+        """Read the streams whose time has come."""
+        cdef Stream stream
+        while self.coalesced:
+            stream = <Stream>self.coalesced[0]
+            if stream.fd >= 0 and stream.coalesced_until_us > self.now_us + COALESCE_EARLY_US:
+                break           # all wait for the same time, so those behind it do too
+            self.coalesced.pop(0)
+            stream.coalescing = False
+            if stream.fd < 0:
+                continue
+            try:
+                if not stream.paused:
+                    stream.on_readable()
+                # It may be asked for at once again: then it never went back into the epoll set.
+                if stream.fd >= 0 and not stream.coalescing:
+                    self.change(stream)
+            except Exception as error:
+                self.report(stream, error)
+        return 0
+
+    cdef int set_timer(self) except -1:
+        """Be woken when the first of them is to be read."""
+        cdef itimerspec to
+        cdef uint64_t due_us = (<Stream>self.coalesced[0]).coalesced_until_us if self.coalesced else 0
+        if due_us == self.timer_us:
+            return 0
+        memset(&to, 0, sizeof(to))
+        to.it_value.tv_sec = <time_t>(due_us // 1000000)
+        to.it_value.tv_nsec = <long>(due_us % 1000000) * 1000
+        if timerfd_settime(self.timer_fd, TFD_TIMER_ABSTIME, &to, NULL) < 0:
+            raise OSError(errno, os.strerror(errno))
+        self.timer_us = due_us
+        return 0
+
     cdef int want_flush(self, Stream stream) except -1:
         if not stream.flush_pending:
             stream.flush_pending = True
@@ -278,9 +362,13 @@ cdef class Poller:
             self.loop.call_soon(self._end_called)
         return 0
 
+    cdef void look_at_clock(self) noexcept:
+        self.now_us = monotonic_us()
+        self.now_ms = self.now_us // 1000
+
     def _end_called(self):
         self.end_called = False
-        self.now_ms = monotonic_ms()
+        self.look_at_clock()
         self.in_turn = True
         try:
             self.end_turn()
@@ -335,7 +423,7 @@ cdef class Poller:
             if errno != EINTR:
                 raise OSError(errno, os.strerror(errno))
             return False
-        self.now_ms = monotonic_ms()
+        self.look_at_clock()
         self.in_turn = True
         try:
             for index in range(ready):
@@ -351,6 +439,9 @@ cdef class Poller:
                     self.serve(stream, events[index].events)
                 except Exception as error:
                     self.report(stream, error)
+            if self.coalesced or self.timer_us:
+                self.read_coalesced()
+                self.set_timer()
             self.end_turn()
         finally:
             self.in_turn = False

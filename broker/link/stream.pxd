@@ -27,6 +27,8 @@ cdef class Stream:
     cdef bint registered            # in the epoll set
     cdef bint exclusive             # of a descriptor that other processes watch too: one of those that sleep is woken, not all
     cdef bint hung                  # the peer has gone while paused: out of the epoll set until it is read again
+    cdef bint coalescing            # out of the epoll set for a moment, so that what comes meanwhile is read together
+    cdef uint64_t coalesced_until_us
     cdef bint flush_pending
     cdef bint roomy                 # keeps an emptied `out` beyond OUT_KEPT (the poller's `roomy` list)
     cdef bint congested             # `out` went beyond `out_high` and has not fallen below `out_low` since

@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import Final, Protocol
 
 MIB: Final = 1024 * 1024
-SPARE_BYTES: Final = 2 * MIB  # less than this is not worth the page faults; a heap that has just grown has half of it, without pages
+SPARE_BYTES: Final = MIB  # less than this is not worth the page faults; a heap that has just grown has half of it, without pages
 SPARE_S: Final = 5.0  # at each end of such a span: was it free all the time?
 AT_ONCE_BYTES: Final = 64 * MIB  # given back in some 3 ms
 OFTEN_S: Final = 0.1  # between two looks while so much is in use that AT_ONCE_BYTES may become free
@@ -34,7 +34,7 @@ _M_TRIM_THRESHOLD: Final = -1
 _M_TOP_PAD: Final = -2
 _M_MMAP_THRESHOLD: Final = -3
 _KEPT_FREE_BYTES: Final = 16 * MIB
-_GROWTH_BYTES: Final = MIB
+_GROWTH_BYTES: Final = MIB // 2
 _OWN_MAPPING_BYTES: Final = 8 * MIB
 
 

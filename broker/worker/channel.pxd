@@ -145,4 +145,5 @@ cdef class Channel(Publisher):
     cdef int mark(self, uint64_t tag, bint multiple, int outcome) except -1
     cdef list take_runs(self, bint marked)
     cdef int settle_runs(self, list runs) except -1
+    cdef int note_settled(self, Subscription subscription) except -1
     cdef int settled(self, size_t count, int outcome) except -1

@@ -74,10 +74,10 @@ from leveret.queue.message cimport (
     message_routing_key,
     message_size,
 )
-from leveret.queue.queue cimport PUBLISH_REFUSED, PUBLISH_STORED, SETTLE_ACK, SETTLE_DISCARD, SETTLE_REDELIVER, SETTLE_REQUEUE
+from leveret.queue.queue cimport PUBLISH_REFUSED, PUBLISH_STORED, SETTLE_ACK, SETTLE_DISCARD, SETTLE_REDELIVER, SETTLE_REQUEUE, Queue
 from leveret.queue.ring cimport ENTRY_REDELIVERED, Entry
 from leveret.worker.confirms cimport AWAITS_VERDICT, IMMEDIATE, REFUSED, ROUTED, TAKEN, Confirms, Publish
-from leveret.worker.connection cimport PAUSED_FLOW, PAUSED_HANDOVER, PAUSED_METHOD, Connection, count_far
+from leveret.worker.connection cimport LATE_READ_MAX, PAUSED_FLOW, PAUSED_HANDOVER, PAUSED_METHOD, Connection, count_far
 from leveret.worker.directory cimport ExchangeEntry, QueueEntry
 from leveret.worker.neighbour cimport Neighbour
 from leveret.worker.state cimport ShardQueue
@@ -401,6 +401,7 @@ cdef class Channel(Publisher):
         self.erase(slot)
         ledger_tidy(&self.unacked)
         subscription.settle(delivery_no, delivery_no, outcome)
+        self.note_settled(subscription)
         if subscription.cancelled and subscription.unacked_count == 0:
             self.forget_cancelled(subscription)
         return self.settled(1, outcome)
@@ -430,9 +431,23 @@ cdef class Channel(Publisher):
         for subscription in concerned:
             subscription.in_settle = False
             subscription.settle(0, subscription.settle_to, outcome)
+            self.note_settled(subscription)
             if subscription.cancelled and subscription.unacked_count == 0:
                 self.forget_cancelled(subscription)
         return self.settled(count, outcome)
+
+    cdef int note_settled(self, Subscription subscription) except -1:
+        """Whether the client may be waiting for what its ack lets through: its window is half empty, and there are messages to fill it."""
+        cdef Connection connection = self.connection
+        cdef Queue queue
+        connection.unawaited += 1
+        if connection.awaited or connection.unawaited > LATE_READ_MAX:
+            return 0        # nothing would come of it
+        queue = subscription.consumer.queue if subscription.consumer is not None else None
+        if (queue is None or self.global_prefetch or self.global_prefetch_bytes or subscription.prefetch_bytes
+                or (2 * subscription.unacked_count < subscription.prefetch and queue.ready_count)):
+            connection.awaited = True
+        return 0
 
     def forget_cancelled(self, Subscription subscription):
         self.cancelled.remove(subscription)

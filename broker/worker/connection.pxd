@@ -22,6 +22,10 @@ cdef enum:
     PAUSED_HANDOVER = 128       # it is being handed over to another worker
 
 
+cdef enum:
+    LATE_READ_MAX = 64          # messages and settlements of one read that are worth reading the next one late, see `weigh_read`
+
+
 cdef class Connection(Stream):
     cdef readonly WorkerState state
     cdef readonly object worker         # leveret.worker.worker.Worker: what cold methods need
@@ -72,7 +76,18 @@ cdef class Connection(Stream):
     cdef public int moves               # hand-overs so far
     cdef public bint travelling         # its socket and its state are on the way to another worker, and nothing is written here
 
+    # What the reads bring, for `weigh_read`.
+    cdef bint awaited                   # this one: something that somebody waits for
+    cdef uint32_t unawaited             # this one: publishes and settlements that nobody waits for
+    cdef bint read_late                 # the next one is late
+    cdef uint32_t small_reads           # in a row, each soon after the one before
+    cdef uint32_t small_reads_due       # as many, and the next is late
+    cdef uint32_t late_reads            # in a row
+    cdef uint64_t read_at_us
+
     cdef Channel channel_at(self, uint16_t id)
+    cdef int weigh_read(self, bint late, uint64_t size) except -1
+    cdef int read_later(self) except -1
     cdef size_t land_body(self, const uint8_t* data, size_t size) except? 0
     cdef int on_landed_frame(self, uint8_t octet) except -1
     cdef int on_frame(self, Frame* frame) except -1
@@ -95,6 +110,7 @@ cdef class Connection(Stream):
 
 cdef inline int count_far(Connection connection, int worker, uint32_t body_size) except -1:
     """A message goes straight into, or comes from, a queue of another worker."""
+    connection.awaited = True
     connection.far_messages += 1
     connection.far_bytes += body_size
     if connection.far_messages >= connection.far_limit or worker != connection.far_worker:

@@ -96,6 +96,17 @@ cdef enum:
     FAR_LAST = 65536
     FAR_PER_TURN_MAX = 8
     FAR_BODY_LARGE = 16 * 1024
+    # See `weigh_read`.
+    SMALL_READ_MAX = 8              # messages and settlements
+    SMALL_READ_BYTES_MAX = 16 * 1024
+    SMALL_READ_GAP_US = 100
+    SMALL_READS_GONE_US = 10_000
+    SMALL_READS_LEAST = 8
+    SMALL_READS_FIRST = 64
+    SMALL_READS_MOST = 32768
+    LATE_READ_MIN = 2
+    LATE_READ_BYTES_MAX = 64 * 1024
+    LATE_READS_WORTH = 4
     ANSWERS_UNREAD_MAX = 4 * 1024 * 1024    # 200,000 confirms; one that publishes first and reads later has as many in its socket
 
 QUEUES_GONE_S = 1.0                 # how long connection.close waits for the router, which may be starting anew
@@ -140,6 +151,7 @@ cdef class Connection(Stream):
         self.channel_max = 0
         self.far_worker = -1
         self.far_limit = FAR_FIRST
+        self.small_reads_due = SMALL_READS_FIRST
         self.connected_at_ms = time.time_ns() // 1_000_000
         super().__init__(poller, sock)
 
@@ -198,6 +210,54 @@ cdef class Connection(Stream):
         if self.paused & PAUSED_CLOSING:
             return size
         return at
+
+    # --- reading less often
+
+    cdef int on_readable(self) except -1:
+        cdef uint64_t bytes_before = self.received_bytes
+        cdef bint late = self.read_late
+        self.read_late = False
+        self.awaited = False
+        self.unawaited = 0
+        Stream.on_readable(self)
+        if self.fd >= 0 and not self.paused:
+            self.weigh_read(late, self.received_bytes - bytes_before)
+        return 0
+
+    cdef int weigh_read(self, bint late, uint64_t size) except -1:
+        """Enough was read that brought little: is the next read to be a moment later, with all that has come by then?
+
+        A client that writes each message, or each ack, by itself, and waits for no answer, costs a wake-up and a read for each of its
+        writes (pika writes three times a message), ten times what the message costs. Nobody is kept waiting who waits: not for a confirm,
+        an answer, a message that the ack would let through, or another worker (which the connection may be moved to). It must have gone on
+        for a while, since the end of a row is read late for nothing: twice as long the next time if few late reads were worth it, half as
+        long if several in a row were (pika acks in bursts, and takes its next messages in between).
+        """
+        cdef uint64_t since_us = self.poller.now_us - self.read_at_us
+        self.read_at_us = self.poller.now_us
+        if late:
+            if not self.awaited and LATE_READ_MIN <= self.unawaited <= LATE_READ_MAX and size <= LATE_READ_BYTES_MAX:
+                self.late_reads += 1
+                return self.read_later()
+            self.small_reads = 0
+            if self.late_reads < LATE_READS_WORTH:
+                self.small_reads_due = min(2 * self.small_reads_due, <uint32_t>SMALL_READS_MOST)
+            else:
+                self.small_reads_due = max(self.small_reads_due // 2, <uint32_t>SMALL_READS_LEAST)
+        elif (self.awaited or self.unawaited > SMALL_READ_MAX or size > SMALL_READ_BYTES_MAX
+                or since_us > SMALL_READS_GONE_US):
+            self.small_reads = 0
+        elif self.unawaited and since_us <= SMALL_READ_GAP_US:
+            self.small_reads += 1
+            if self.small_reads >= self.small_reads_due:
+                self.late_reads = 0
+                return self.read_later()
+        return 0
+
+    cdef int read_later(self) except -1:
+        self.poller.coalesce(self)
+        self.read_late = self.coalescing
+        return 0
 
     cdef size_t land_body(self, const uint8_t* data, size_t size) except? 0:
         """A body frame has come in part: let the rest of its payload come straight into its message. How much was taken: all or nothing."""
@@ -307,13 +367,16 @@ cdef class Connection(Stream):
             return channel.on_reject(frame.payload, frame.size)
         if kind == METHOD_BASIC_NACK:
             return channel.on_nack(frame.payload, frame.size)
-        if kind == METHOD_BASIC_GET and channel.on_get(frame.payload, frame.size):
-            return 0
+        if kind == METHOD_BASIC_GET:
+            self.awaited = True
+            if channel.on_get(frame.payload, frame.size):
+                return 0
         return self.on_cold(channel, frame)
 
     cdef int on_cold(self, Channel channel, Frame* frame) except -1:
         cdef uint32_t kind = self.failed_method
         cdef Method method
+        self.awaited = True
         self.failed_method = 0          # a method that cannot be read is not named, unless its decoder names it
         method = decode_method_at(frame.payload, frame.size)
         self.failed_method = kind
@@ -348,6 +411,7 @@ cdef class Connection(Stream):
             elif self.failed_method == METHOD_CONNECTION_CLOSE:
                 self.session.answer_close(self)
             return 0
+        self.awaited = True
         kind = self.failed_method
         self.failed_method = 0
         method = decode_method_at(frame.payload, frame.size)

@@ -214,6 +214,8 @@ cdef class Publisher(Ending):
         cdef uint8_t tag
         cdef size_t value_size, at
         self.rewritten = None
+        if view.flags & HAS_REPLY_TO:
+            self.connection.awaited = True
         if view.flags & HAS_REPLY_TO and view.reply_to.size == REPLY_TO_SIZE and memcmp(view.reply_to.data, REPLY_TO, REPLY_TO_SIZE) == 0:
             if self.reply_name is None:
                 raise PreconditionFailed("fast reply consumer does not exist")
@@ -262,6 +264,9 @@ cdef class Publisher(Ending):
         self.expects = EXPECTS_METHOD
         self.published += 1
         self.state.published += 1
+        if self.tracked() or message.flags & (MESSAGE_MANDATORY | MESSAGE_IMMEDIATE):
+            self.connection.awaited = True
+        self.connection.unawaited += 1
         try:
             if self.transaction is not None:
                 self.transaction.add(message, self.exchange, self.further_keys if self.further_count else None)

@@ -76,6 +76,9 @@ cdef class RecordingLink(Link):
     def go_on_reading(self, uint32_t reason):
         self.resume(reason)
 
+    def read_later(self):
+        self.poller.coalesce(self)
+
 
 cdef class RecordingEnding(Ending):
     """Runs `work` at the end of the turn in which it was asked for."""

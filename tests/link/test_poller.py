@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import time
 from pathlib import Path
 
 import pytest
@@ -118,5 +119,71 @@ def test_a_closed_streams_descriptor_may_be_used_again_within_the_turn() -> None
         for link in opened:
             await link.opened
         assert poller.streams_open == 2
+
+    run(main)
+
+
+class ReadLater(Journal):
+    """Asks for late reading with each packet of type 2, before anything behind it is read."""
+
+    def note(self, link: RecordingLink, *event: object) -> None:
+        if event[:2] == ("packet", 2):
+            link.read_later()
+        super().note(link, *event)
+
+
+def test_a_coalesced_stream_is_read_when_its_time_has_come_and_then_as_usual() -> None:
+    async def main(poller: Poller) -> None:
+        poller.coalesce_us = 50_000
+        theirs = ReadLater()
+        ours, late = await linked(poller, Journal(), theirs)
+        ours.send_packet(2, 0, b"read me later")
+        await theirs.heard("packet", 2)
+        asked_s = time.monotonic()
+        reads = late.received_count
+        for number in range(3):
+            ours.send_packet(3, number, b"")
+            await asyncio.sleep(0)
+        await theirs.heard("packet", 3, 2)
+        assert time.monotonic() - asked_s >= 0.04, "it may have been asked for a moment before, and is read a little early with others"
+        assert [event[1] for event in theirs.of("packet")[1:]] == [0, 1, 2]
+        assert late.received_count == reads + 1
+        for number in range(3, 6):
+            ours.send_packet(3, number, b"")
+            await theirs.heard("packet", 3, number)
+        assert late.received_count == reads + 4, "nothing waits any more"
+
+    run(main)
+
+
+def test_a_coalesced_stream_may_ask_again_with_each_read() -> None:
+    async def main(poller: Poller) -> None:
+        theirs = ReadLater()
+        ours, _ = await linked(poller, Journal(), theirs)
+        for number in range(100):
+            ours.send_packet(2, number, b"")
+            await theirs.heard("packet", 2, number)
+
+    run(main)
+
+
+def test_who_hangs_up_is_missed_at_once_and_who_is_closed_is_forgotten() -> None:
+    async def main(poller: Poller) -> None:
+        poller.coalesce_us = 3_600_000_000
+        one, other = ReadLater(), ReadLater()
+        hanging_up, left = await linked(poller, Journal(), one)
+        ours, closed = await linked(poller, Journal(), other)
+        for link, journal in ((hanging_up, one), (ours, other)):
+            link.send_packet(2, 0, b"")
+            await journal.heard("packet", 2)
+        hanging_up.close("gone")
+        await one.heard("closed")
+        assert left.is_closed
+        closed.close("we close it")
+        poller.coalesce_us = 0
+        third = ReadLater()
+        last, _ = await linked(poller, Journal(), third)
+        last.send_packet(2, 0, b"")
+        await third.heard("packet", 2)
 
     run(main)
