@@ -33,6 +33,8 @@ RUNTIME_PATH_BYTES_MAX = 107 - len("/handoff-63.sock")
 
 # How long the children of a killed supervisor may take to be gone: the kernel kills them with it (PR_SET_PDEATHSIG).
 _ORPHANS_WAIT_S = 5.0
+# How long a holder that lives is looked at: one that was killed a moment ago has to get a core before it is dead.
+_HOLDER_WAIT_S = 1.0
 _ORPHANS_LOOK_S = 0.01
 
 
@@ -88,7 +90,7 @@ class DataDir:
 
 def take_lock(lock_fd: int) -> str | None:
     """Lock a data folder by its open lock file. None if that is done, else who holds it: a process id, or "unknown". Raises `OSError`."""
-    give_up_at = time.monotonic() + _ORPHANS_WAIT_S
+    began_at = time.monotonic()
     while True:
         try:
             fcntl.flock(lock_fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -96,7 +98,7 @@ def take_lock(lock_fd: int) -> str | None:
         except BlockingIOError:
             holder = os.pread(lock_fd, 32, 0).decode("ascii", "replace").strip()
             # A live holder is another broker. A dead one's children are being killed; there is nothing to wait on but the lock itself.
-            if _is_alive(holder) or time.monotonic() >= give_up_at:
+            if time.monotonic() - began_at >= (_HOLDER_WAIT_S if _is_alive(holder) else _ORPHANS_WAIT_S):
                 return holder or "unknown"
         time.sleep(_ORPHANS_LOOK_S)
 

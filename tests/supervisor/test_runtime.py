@@ -6,6 +6,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -37,6 +38,15 @@ def test_data_folder_is_made_locked_and_let_go(tmp_path: Path) -> None:
     assert refused.value.exit_code == UNAVAILABLE
     held.close()
     DataDir(path).close()
+
+
+def test_a_holder_that_is_about_to_die_is_not_taken_for_another_broker(tmp_path: Path) -> None:
+    """A start right after `kill -9`: on a busy machine the killed one has had no core to die on yet."""
+    held = DataDir(tmp_path)
+    dying = threading.Timer(0.05, held.close)
+    dying.start()
+    DataDir(tmp_path).close()
+    dying.join()
 
 
 def test_lock_of_a_dead_holder_is_waited_for(tmp_path: Path) -> None:
