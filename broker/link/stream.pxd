@@ -1,6 +1,7 @@
 from libc.stdint cimport uint8_t, uint32_t, uint64_t
 
 from leveret.codec.wire cimport Buffer, buffer_unread
+from leveret.link.forecast cimport Forecast
 from leveret.link.pieces cimport Pieces
 from leveret.link.poller cimport Poller
 from leveret.queue.message cimport Message
@@ -23,6 +24,8 @@ cdef class Stream:
     cdef Message* landing           # with a reference: the message that what comes next belongs into; NULL: nothing does
     cdef uint8_t* landing_at        # where, and how many bytes of it are still to come; 0: all have come, and the subclass has not taken it
     cdef size_t landing_left
+    cdef Forecast forecast          # what is expected behind it
+    cdef Message* offered           # while a read is served: a block that the next message may be made in (`take_offered`); NULL: none
     cdef uint32_t events            # what epoll watches now
     cdef bint registered            # in the epoll set
     cdef bint exclusive             # of a descriptor that other processes watch too: one of those that sleep is woken, not all
@@ -51,6 +54,7 @@ cdef class Stream:
     cdef uint8_t* reserve(self, size_t size) except NULL
     cdef int written(self, size_t size) except -1
     cdef int write_from(self, Message* message, const uint8_t* data, size_t size) except -1
+    cdef Message* take_offered(self, size_t block_size, size_t body_at) noexcept
     cdef int land(self, Message* message, uint8_t* at, size_t left) except -1
     cdef int flush(self) except -1
     cdef int pause(self, uint32_t reason) except -1
@@ -69,7 +73,9 @@ cdef class Stream:
     cdef int on_readable(self) except -1
     cdef bint receive(self) except -1
     cdef bint receive_landing(self) except -1
-    cdef int feed_chunk(self, size_t size) except -1
+    cdef int feed_chunk(self, const uint8_t* data, size_t size) except -1
+    cdef int feed_foreseen(self, Message** blocks, int count, size_t size) except -1
+    cdef int take_in(self, const uint8_t* data, size_t size) except -1
     cdef int feed_rest(self) except -1
     cdef Py_ssize_t send_some(self, size_t* asked) except? -1
     cdef int drop_landing(self) except -1

@@ -6,8 +6,10 @@ connections and links are its subclasses and give it meaning by `on_bytes`. It n
 Input: `on_bytes(data, size)` returns how many bytes it consumed; the rest is kept and comes again with more behind it. A subclass that
 needs a large unit whole says so in `wanted`; it is then received straight into its place, not copied read by read. A large body *lands*:
 the subclass makes its message, consumes what has come of it, and says by `land` where the rest belongs; the next reads go there, and
-what follows comes with the last of them. When all of it has come, `on_landed` is called, then `on_bytes` again. `pause(reason)` stops
-reading (TCP back-pressure) and also stops the subclass's own loop, which looks at `paused`; `resume` goes on with what was kept.
+what follows comes with the last of them. If the subclass says what kind of body will follow (`forecast`), several of these are received
+into their messages by the same read: it takes the block that is offered (`take_offered`). When all of a body has come, `on_landed` is
+called, then `on_bytes` again. `pause(reason)` stops reading (TCP back-pressure) and also stops the subclass's own loop, which looks at
+`paused`; `resume` goes on with what was kept.
 
 Output: gathered in `out`, sent once at the end of the turn. Large bodies are sent from where they lie (`write_from`), with the bytes before
 and after them in one system call. Beyond `out_high` unsent bytes, copied or not, the stream is `congested` until they are fewer than
@@ -20,9 +22,16 @@ import socket
 
 from libc.errno cimport EAGAIN, ECONNRESET, EINTR, EPIPE, errno
 from libc.stdint cimport uint8_t, uint32_t
-from libc.string cimport memcpy, memset
+from libc.string cimport memcpy, memmove, memset
 
 from leveret.codec.wire cimport buffer_consume, buffer_free, buffer_reserve, buffer_unread, buffer_write
+from leveret.link.forecast cimport (
+    BESIDE_FORESEEN,
+    FORESEEN_MAX,
+    forecast_blocks,
+    forecast_body,
+    forecast_release,
+)
 from leveret.link.pieces cimport iovec, pieces_add, pieces_consume, pieces_drop, pieces_empty, pieces_gather
 from leveret.link.poller cimport Poller
 from leveret.queue.message cimport Message, message_release, message_retain
@@ -231,49 +240,136 @@ cdef class Stream:
         self.wanted = 0
         self.feeding = True
         try:
-            self.feed_chunk(kept + received)
+            self.feed_chunk(self.poller.chunk, kept + received)
         finally:
             self.feeding = False
         return self.landing_left != 0 and <size_t>received == room
 
     cdef bint receive_landing(self) except -1:
-        """The rest of a message into its place, and what follows it into the chunk. Whether there was as much as could be taken."""
-        cdef iovec vectors[2]
+        """The rest of a message into its place, what is expected behind it into blocks, and what follows into the chunk.
+
+        Whether there was as much as could be taken.
+        """
+        cdef iovec vectors[2 + 2 * FORESEEN_MAX]
+        cdef Message* blocks[FORESEEN_MAX]
         cdef msghdr header
         cdef Py_ssize_t received
         cdef size_t left = self.landing_left
         cdef size_t beside = min(self.beside_landing, self.poller.chunk_size)
+        cdef size_t asked = left
+        cdef uint8_t* chunk = self.poller.chunk
+        cdef int count = 0
+        cdef int index
+        if self.forecast.body_size:
+            beside = min(beside, BESIDE_FORESEEN)
+            count = forecast_blocks(&self.forecast, self.poller.chunk_size - beside, blocks)
         memset(&header, 0, sizeof(header))
         vectors[0].iov_base = self.landing_at
         vectors[0].iov_len = left
-        vectors[1].iov_base = self.poller.chunk
-        vectors[1].iov_len = beside
+        for index in range(count):
+            vectors[2 * index + 1].iov_base = chunk
+            vectors[2 * index + 1].iov_len = self.forecast.before
+            vectors[2 * index + 2].iov_base = forecast_body(&self.forecast, blocks[index])
+            vectors[2 * index + 2].iov_len = self.forecast.body_size
+            chunk += self.forecast.before
+            asked += self.forecast.before + self.forecast.body_size
+        vectors[2 * count + 1].iov_base = chunk
+        vectors[2 * count + 1].iov_len = beside
+        asked += beside
         header.msg_iov = vectors
-        header.msg_iovlen = 2
+        header.msg_iovlen = 2 * count + 2
         received = recvmsg(self.fd, &header, MSG_DONTWAIT)
-        if received <= 0:
-            self.nothing_received(received)
-            return False
-        self.count_received(received)
-        if <size_t>received < left:
-            self.landing_at += received
-            self.landing_left -= received
-            return False
-        self.landing_left = 0
-        self.feeding = True
         try:
+            if received <= 0:
+                self.nothing_received(received)
+                return False
+            self.count_received(received)
+            self.forecast.came = received
+            if <size_t>received < left:
+                self.landing_at += received
+                self.landing_left -= received
+                return False
+            self.landing_left = 0
+            self.feeding = True
             self.on_landed()
-            if self.fd >= 0 and <size_t>received > left:
-                self.feed_chunk(received - left)
+            self.feed_foreseen(blocks, count, received - left)
         finally:
             self.feeding = False
-        return <size_t>received == left + beside
+            self.offered = NULL
+            forecast_release(blocks, count)
+        return <size_t>received == asked
 
-    cdef int feed_chunk(self, size_t size) except -1:
-        """Serve the first `size` bytes of the chunk and keep what is not consumed."""
-        cdef Py_ssize_t consumed = self.on_bytes(self.poller.chunk, size)
+    cdef int feed_foreseen(self, Message** blocks, int count, size_t size) except -1:
+        """Serve `size` bytes that have come into the chunk and into blocks, as `receive_landing` has laid them out."""
+        cdef Forecast forecast = self.forecast      # as it was when they came
+        cdef const uint8_t* at = self.poller.chunk
+        cdef bint foreseen = True
+        cdef Py_ssize_t consumed
+        cdef size_t now
+        cdef int index
+        for index in range(count):
+            now = min(size, forecast.before)
+            size -= now
+            if foreseen and now and self.fd >= 0:
+                self.offered = blocks[index]
+                consumed = self.on_bytes(at, now)
+                foreseen = (<size_t>consumed == forecast.before and self.offered == NULL
+                            and self.landing_at == forecast_body(&forecast, blocks[index]) and self.landing_left == forecast.body_size)
+                self.offered = NULL
+                if not foreseen:
+                    self.take_in(at + consumed, now - consumed)
+            else:
+                self.take_in(at, now)
+            at += forecast.before
+            now = min(size, forecast.body_size)
+            size -= now
+            if not foreseen:
+                self.take_in(forecast_body(&forecast, blocks[index]), now)
+            elif now:
+                self.landing_at += now
+                self.landing_left -= now
+                if self.landing_left == 0:
+                    self.on_landed()
+        if not foreseen:
+            self.take_in(at, size)
+        elif size and self.fd >= 0:
+            self.feed_chunk(at, size)
+        return 0
+
+    cdef Message* take_offered(self, size_t block_size, size_t body_at) noexcept:
+        """The block that is offered, with a reference for the caller, if it is one for a message like that; else NULL."""
+        cdef Message* block = self.offered
+        if block == NULL or block_size != self.forecast.block_size or body_at != self.forecast.body_at:
+            return NULL
+        self.offered = NULL
+        message_retain(block)
+        return block
+
+    cdef int take_in(self, const uint8_t* data, size_t size) except -1:
+        """Bytes that were received into another place than theirs."""
+        cdef size_t now
+        if self.fd < 0 or size == 0:
+            return 0
+        if self.landing_left and not buffer_unread(&self.rest):
+            now = min(self.landing_left, size)
+            memmove(self.landing_at, data, now)     # it may be their place all the same
+            self.landing_at += now
+            self.landing_left -= now
+            data += now
+            size -= now
+            if self.landing_left == 0:
+                self.on_landed()
+        if size:
+            buffer_write(&self.rest, data, size)
+            if not self.paused:
+                self.feed_rest()
+        return 0
+
+    cdef int feed_chunk(self, const uint8_t* data, size_t size) except -1:
+        """Serve `size` bytes of the chunk and keep what is not consumed."""
+        cdef Py_ssize_t consumed = self.on_bytes(data, size)
         if self.fd >= 0 and <size_t>consumed < size:
-            buffer_write(&self.rest, self.poller.chunk + consumed, size - consumed)
+            buffer_write(&self.rest, data + consumed, size - consumed)
         return 0
 
     cdef int count_received(self, size_t size) except -1:

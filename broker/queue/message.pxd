@@ -55,6 +55,24 @@ cdef inline size_t message_size(const Message* message) noexcept nogil:
             + message.properties_size + message.body_size)
 
 
+cdef inline void message_fill(
+    Message* message,
+    const uint8_t* exchange, uint8_t exchange_size,
+    const uint8_t* routing_key, uint8_t routing_key_size,
+    const uint8_t* properties, uint32_t properties_size,
+    uint32_t body_size, uint16_t flags,
+) noexcept nogil:
+    """All but the references and the body."""
+    message.properties_size = properties_size
+    message.body_size = body_size
+    message.exchange_size = exchange_size
+    message.routing_key_size = routing_key_size
+    message.flags = flags
+    memcpy(message_exchange(message), exchange, exchange_size)
+    memcpy(message_routing_key(message), routing_key, routing_key_size)
+    memcpy(message_properties(message), properties, properties_size)
+
+
 cdef inline Message* message_new(
     const uint8_t* exchange, uint8_t exchange_size,
     const uint8_t* routing_key, uint8_t routing_key_size,
@@ -67,14 +85,7 @@ cdef inline Message* message_new(
     if message == NULL:
         return NULL
     message.references = 1
-    message.properties_size = properties_size
-    message.body_size = body_size
-    message.exchange_size = exchange_size
-    message.routing_key_size = routing_key_size
-    message.flags = flags
-    memcpy(message_exchange(message), exchange, exchange_size)
-    memcpy(message_routing_key(message), routing_key, routing_key_size)
-    memcpy(message_properties(message), properties, properties_size)
+    message_fill(message, exchange, exchange_size, routing_key, routing_key_size, properties, properties_size, body_size, flags)
     return message
 
 

@@ -40,6 +40,8 @@ cdef class Publisher(Ending):
     cdef uint16_t message_flags
     cdef Message* message
     cdef uint32_t filled                # body bytes of it that have come
+    cdef uint32_t method_size           # payloads of its frames
+    cdef uint32_t header_size
 
     # What was found out for the last publish, good for as long as the directory is unchanged.
     cdef ExchangeEntry exchange         # None: the default exchange

@@ -59,6 +59,7 @@ from leveret.link.stream cimport BY_REFERENCE_MIN
 from leveret.queue.ledger cimport Slot, ledger_append, ledger_erase, ledger_find, ledger_free, ledger_tidy
 from leveret.queue.message cimport (
     MESSAGE_EXPIRES,
+    MESSAGE_HEAD_SIZE,
     MESSAGE_IMMEDIATE,
     MESSAGE_MANDATORY,
     MESSAGE_PERSISTENT,
@@ -66,6 +67,7 @@ from leveret.queue.message cimport (
     Message,
     message_body,
     message_exchange,
+    message_fill,
     message_from_wire,
     message_new,
     message_properties,

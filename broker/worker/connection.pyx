@@ -58,8 +58,9 @@ from leveret.codec.methods cimport (
     decode_method_at,
 )
 from leveret.codec.wire cimport buffer_unread, load_u16, load_u32
+from leveret.link.forecast cimport FORESEEN_BODY_MAX, FORESEEN_BODY_MIN
 from leveret.link.stream cimport BY_REFERENCE_MIN, LANDING_MIN, PAUSED_CLOSING, unsent
-from leveret.queue.message cimport Message, message_body, message_release
+from leveret.queue.message cimport Message, message_body, message_release, message_size
 from leveret.worker.channel cimport EXPECTS_BODY, EXPECTS_HEADER, EXPECTS_METHOD, Channel
 from leveret.worker.state cimport FLOW_HOLD_MS, FLOW_PER_TICK
 
@@ -204,7 +205,7 @@ cdef class Connection(Stream):
             if taken < 0:
                 self.on_fault(taken, data + at, size - at)
                 return size
-            if size - at > FRAME_HEAD_SIZE and data[at] == FRAME_BODY:
+            if size - at >= FRAME_HEAD_SIZE and data[at] == FRAME_BODY:
                 at += self.land_body(data + at, size - at)
             break
         if self.paused & PAUSED_CLOSING:
@@ -279,6 +280,13 @@ cdef class Connection(Stream):
         self.landing_frame.size = payload_size
         self.landing_frame.payload = into
         self.land(channel.message, into + came, payload_size - came)
+        self.forecast.body_size = 0
+        if payload_size == channel.message.body_size and FORESEEN_BODY_MIN <= payload_size <= FORESEEN_BODY_MAX:
+            # The end octet of this body, the next one's method and header, and its head.
+            self.forecast.before = 1 + FRAME_OVERHEAD + channel.method_size + FRAME_OVERHEAD + channel.header_size + FRAME_HEAD_SIZE
+            self.forecast.block_size = message_size(channel.message)
+            self.forecast.body_at = message_body(channel.message) - <uint8_t*>channel.message
+            self.forecast.body_size = payload_size
         return size
 
     cdef int on_landed_frame(self, uint8_t octet) except -1:

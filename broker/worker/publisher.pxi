@@ -145,6 +145,7 @@ cdef class Publisher(Ending):
             self.message_flags |= MESSAGE_IMMEDIATE
         if self.exchange_version != self.state.directory.version:
             self.check_exchange()
+        self.method_size = <uint32_t>size
         self.expects = EXPECTS_HEADER
         return 0
 
@@ -168,6 +169,7 @@ cdef class Publisher(Ending):
         cdef const uint8_t* properties
         cdef uint32_t properties_size
         cdef uint64_t body_size
+        cdef size_t body_at
         cdef int fault
         if self.expects != EXPECTS_HEADER:
             if self.expects == EXPECTS_BODY:
@@ -198,11 +200,20 @@ cdef class Publisher(Ending):
             if self.rewritten is not None:
                 properties = <const uint8_t*>PyBytes_AS_STRING(self.rewritten)
                 properties_size = <uint32_t>PyBytes_GET_SIZE(self.rewritten)
-        self.message = message_new(
-            self.names, self.exchange_size, self.names + KEY_AT, self.key_size,
-            properties, properties_size, <uint32_t>body_size, self.message_flags)
-        if self.message == NULL:
-            raise MemoryError
+        self.header_size = <uint32_t>size
+        if self.connection.offered != NULL:
+            body_at = MESSAGE_HEAD_SIZE + self.exchange_size + self.key_size + properties_size
+            self.message = self.connection.take_offered(body_at + body_size, body_at)
+        if self.message != NULL:
+            message_fill(
+                self.message, self.names, self.exchange_size, self.names + KEY_AT, self.key_size,
+                properties, properties_size, <uint32_t>body_size, self.message_flags)
+        else:
+            self.message = message_new(
+                self.names, self.exchange_size, self.names + KEY_AT, self.key_size,
+                properties, properties_size, <uint32_t>body_size, self.message_flags)
+            if self.message == NULL:
+                raise MemoryError
         self.filled = 0
         if body_size == 0:
             return self.finish_publish()
