@@ -170,6 +170,7 @@ cdef class Publisher(Ending):
         cdef uint32_t properties_size
         cdef uint64_t body_size
         cdef size_t body_at
+        cdef Message* message = NULL
         cdef int fault
         if self.expects != EXPECTS_HEADER:
             if self.expects == EXPECTS_BODY:
@@ -203,17 +204,18 @@ cdef class Publisher(Ending):
         self.header_size = <uint32_t>size
         if self.connection.offered != NULL:
             body_at = MESSAGE_HEAD_SIZE + self.exchange_size + self.key_size + properties_size
-            self.message = self.connection.take_offered(body_at + body_size, body_at)
-        if self.message != NULL:
+            message = self.connection.take_offered(body_at + body_size, body_at)
+        if message != NULL:
             message_fill(
-                self.message, self.names, self.exchange_size, self.names + KEY_AT, self.key_size,
+                message, self.names, self.exchange_size, self.names + KEY_AT, self.key_size,
                 properties, properties_size, <uint32_t>body_size, self.message_flags)
         else:
-            self.message = message_new(
+            message = message_new(
                 self.names, self.exchange_size, self.names + KEY_AT, self.key_size,
                 properties, properties_size, <uint32_t>body_size, self.message_flags)
-            if self.message == NULL:
+            if message == NULL:
                 raise MemoryError
+        self.message = message
         self.filled = 0
         if body_size == 0:
             return self.finish_publish()
