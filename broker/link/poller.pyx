@@ -272,12 +272,14 @@ cdef class Poller:
         if self.timer_fd < 0:
             self.timer_fd = timerfd_create(CLOCK_MONOTONIC, TFD_CLOEXEC | TFD_NONBLOCK)
             if self.timer_fd < 0:
-                return 0        # no descriptor to be had: it is read as it comes
+                return 0        # none to be had: the stream is read as it comes
             event.events = EPOLLIN
             event.data.u64 = 0
             event.data.fd = self.timer_fd
             if epoll_ctl(self.epoll_fd, EPOLL_CTL_ADD, self.timer_fd, &event) < 0:
-                raise OSError(errno, os.strerror(errno))
+                os.close(self.timer_fd)
+                self.timer_fd = -1      # one that is not watched would never wake us
+                return 0
         if not stream.coalescing:
             stream.coalescing = True
             stream.coalesced_until_us = self.now_us + self.coalesce_us

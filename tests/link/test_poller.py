@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import resource
 import time
 from pathlib import Path
 
@@ -152,6 +153,24 @@ def test_a_coalesced_stream_is_read_when_its_time_has_come_and_then_as_usual() -
             ours.send_packet(3, number, b"")
             await theirs.heard("packet", 3, number)
         assert late.received_count == reads + 4, "nothing waits any more"
+
+    run(main)
+
+
+def test_a_stream_is_read_as_it_comes_when_there_is_no_descriptor_for_the_timer() -> None:
+    async def main(poller: Poller) -> None:
+        poller.coalesce_us = 3_600_000_000
+        theirs = ReadLater()
+        ours, _ = await linked(poller, Journal(), theirs)
+        _, most = limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (3, most))
+        try:
+            ours.send_packet(2, 0, b"")
+            await theirs.heard("packet", 2)
+            ours.send_packet(3, 0, b"")
+            await theirs.heard("packet", 3)
+        finally:
+            resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
     run(main)
 
