@@ -33,7 +33,7 @@ COST_SHARE: Final = 1000
 _M_TRIM_THRESHOLD: Final = -1
 _M_TOP_PAD: Final = -2
 _M_MMAP_THRESHOLD: Final = -3
-_KEPT_FREE_BYTES: Final = 16 * MIB
+_KEPT_FREE_BYTES: Final = AT_ONCE_BYTES
 _GROWTH_BYTES: Final = MIB // 2
 _OWN_MAPPING_BYTES: Final = 8 * MIB
 
@@ -77,10 +77,11 @@ class CHeap:
 
 
 def keep_freed_memory() -> None:
-    """Let malloc keep up to 16 MiB that are free at the end of the heap, and take blocks of less than 8 MiB from the heap.
+    """Let malloc keep up to 64 MiB that are free at the end of the heap, and take blocks of less than 8 MiB from the heap.
 
     Without this it gives a message's memory back to the kernel at once and gets it again for the next one: page faults were a fifth of what
-    a message of 64 KB costs. Where there is no glibc nothing happens.
+    a message of 64 KB costs, and with 16 MiB still a tenth, for so much comes and goes in a queue of them. Who has no `FreedMemory` to give
+    it back when nobody needs it must not call this. Where there is no glibc nothing happens.
     """
     with contextlib.suppress(AttributeError):
         mallopt = ctypes.CDLL(None).mallopt
@@ -92,12 +93,15 @@ def keep_freed_memory() -> None:
 class FreedMemory:
     """Gives back what `heap` has free and nobody needs. `look` at it again and again, or `start` doing so.
 
-    clock_s: a monotonic clock, seconds.
+    clock_s: a monotonic clock, seconds. cost_clock_s: what a look's cost is read off, seconds of this thread's processor time.
     """
 
-    def __init__(self, heap: Heap, clock_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self, heap: Heap, clock_s: Callable[[], float] = time.monotonic, cost_clock_s: Callable[[], float] = time.thread_time
+    ) -> None:
         self._heap = heap
         self._clock_s = clock_s
+        self._cost_clock_s = cost_clock_s
         # Free, and given back or seen in use since: the free memory that has pages behind it is what goes beyond this.
         self._bare_bytes = 0
         self._spare_bytes = 0  # the least that was free beyond it since ...
@@ -125,14 +129,14 @@ class FreedMemory:
 
     def look(self) -> float:
         """Look, and give back what is due. How long to wait until the next look, seconds."""
-        began_s = self._clock_s()
+        began_s = self._cost_clock_s()
         in_use, free = self._heap.look()
+        cost_s = self._cost_clock_s() - began_s
         now_s = self._clock_s()
-        walk_s = now_s - began_s
         self._bare_bytes = min(self._bare_bytes, free)
         spare = free - self._bare_bytes
         self._spare_bytes = min(self._spare_bytes, spare)
-        wait_s = max(OFTEN_S if in_use + spare >= AT_ONCE_BYTES else SELDOM_S, COST_SHARE * walk_s)
+        wait_s = max(OFTEN_S if in_use + spare >= AT_ONCE_BYTES else SELDOM_S, COST_SHARE * cost_s)
         alarm_is_due = self._alarm_at_s is not None and now_s >= self._alarm_at_s
         if alarm_is_due:
             self._alarm_wait_s = min(2 * self._alarm_wait_s, ALARM_MAX_S)

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from dataclasses import dataclass, field
 
+import pytest
 from leveret.supervisor.freed_memory import (
     ALARM_FIRST_S,
     ALARM_MAX_S,
@@ -24,16 +25,22 @@ MIB = 1 << 20
 
 @dataclass
 class FakeHeap:
-    """Numbers instead of memory, and a clock that a look and waiting turn on. `given_back`: when."""
+    """Numbers instead of memory, and a clock that a look and waiting turn on. `given_back`: when.
+
+    look_s: a look's processor time. kept_waiting_s: how much longer it lasts, since others have the processor.
+    """
 
     in_use: int = 0
     free: int = 0
     look_s: float = 0.0
+    kept_waiting_s: float = 0.0
+    cpu_s: float = 0.0
     now_s: float = 100.0
     given_back: list[float] = field(default_factory=list)
 
     def look(self) -> tuple[int, int]:
-        self.now_s += self.look_s
+        self.cpu_s += self.look_s
+        self.now_s += self.look_s + self.kept_waiting_s
         return self.in_use, self.free
 
     def give_back(self) -> None:
@@ -41,6 +48,9 @@ class FakeHeap:
 
     def clock_s(self) -> float:
         return self.now_s
+
+    def cost_clock_s(self) -> float:
+        return self.cpu_s
 
     def take(self, count: int) -> None:
         """So many bytes more come into use: from what is free, then by growth."""
@@ -55,7 +65,7 @@ class FakeHeap:
 
 def made(**numbers: float) -> tuple[FakeHeap, FreedMemory]:
     heap = FakeHeap(**numbers)  # type: ignore[arg-type]
-    return heap, FreedMemory(heap, heap.clock_s)
+    return heap, FreedMemory(heap, heap.clock_s, heap.cost_clock_s)
 
 
 def passes(heap: FakeHeap, memory: FreedMemory, seconds: float) -> int:
@@ -126,6 +136,11 @@ def test_looks_at_a_heap_full_of_holes_take_a_thousandth_of_the_time() -> None:
         heap.now_s += memory.look()
         looks += 1
     assert looks * heap.look_s <= 1000 / COST_SHARE + heap.look_s
+
+
+def test_a_look_that_had_to_wait_for_the_processor_does_not_put_off_the_next() -> None:
+    _, memory = made(in_use=100 * MIB, free=MIB, look_s=OFTEN_S / COST_SHARE, kept_waiting_s=0.05)
+    assert memory.look() == pytest.approx(OFTEN_S)
 
 
 def test_all_goes_back_while_the_alarm_stands_ever_more_seldom() -> None:
