@@ -6,7 +6,8 @@ reads the HTTP API. Rates are as high as consumers that share two cores with all
 
 Every second the memory of each of the node's processes is read from `/proc/<pid>/smaps_rollup`: anonymous pages (the heap) and pages of
 files (LMDB's maps, libraries), of which a shared one counts a share. After the warm-up the heap must stay flat: a straight line through it
-rises by at most 3 % over the run, and the second half's highest point lies at most 3 % above the first's.
+rises by at most 3 % over the run, and the second half's highest point lies at most 3 % above the first's. For the reader the table tells
+the line through each minute's lowest point too: a heap is a saw between what is in use and what bursts need, and its lows are the former.
 """
 
 from __future__ import annotations
@@ -41,6 +42,7 @@ GROWTH_MAX_PERCENT: Final = 3.0
 NOISE_BYTES: Final = 512 * 1024  # of a process: growth below is a few more pages of malloc's, whatever per cent of a small process it is
 WARMUP_SHARE: Final = 0.2
 SMOOTHED_S: Final = 15  # a moment's queue is no growth: a point is the median of so many seconds
+LOWS_S: Final = 60  # in so long freed memory has gone back several times
 SAMPLE_EVERY_S: Final = 1.0
 CHURNERS: Final = 2
 STEADY: Final = ("-e", "topic", "--ack", "each", "--prefetch", "500", "--rate", "30000")
@@ -95,6 +97,15 @@ def growth(values: Sequence[float], smoothed: int = SMOOTHED_S) -> Growth:
     half = len(points) // 2
     peaks = 100.0 * (max(points[half:]) / max(points[:half]) - 1.0)
     return Growth(line.intercept, line.intercept + line.slope * (len(points) - 1), peaks)
+
+
+def lows_percent(values: Sequence[float], over: int = LOWS_S) -> float | None:
+    """How much the line through the lowest of each `over` values rises over the series; None if it is too short for two of them."""
+    lows = [min(values[at : at + over]) for at in range(0, len(values) - over + 1, over)]
+    if len(lows) < 2:
+        return None
+    line = statistics.linear_regression(range(len(lows)), lows)
+    return 100.0 * line.slope * (len(lows) - 1) / line.intercept
 
 
 def parts_of(pid: int) -> tuple[int, int]:
@@ -338,10 +349,10 @@ def read_api(node: LeveretNode, path: str) -> Any:
 
 def table(series: dict[str, Series]) -> tuple[Table, list[str]]:
     """One row a process, and a sentence for each whose heap grows."""
-    made = Table("process", "heap, MB", "at the end", "line", "peaks", "files, MB", "at the end")
+    made = Table("process", "heap, MB", "at the end", "line", "peaks", "lows", "files, MB", "at the end")
     growing = []
     for name, each in series.items():
-        heap, files = growth(each.anon), growth(each.file)
+        heap, files, lows = growth(each.anon), growth(each.file), lows_percent(each.anon)
         if heap.is_growing:
             growing.append(
                 f"{name}: its heap grows, from {heap.first_bytes / 1e6:,.1f} to {heap.last_bytes / 1e6:,.1f} MB "
@@ -352,6 +363,7 @@ def table(series: dict[str, Series]) -> tuple[Table, list[str]]:
             *(f"{value / 1e6:,.1f}" for value in (heap.first_bytes, heap.last_bytes)),
             f"{heap.percent:+.1f} %",
             f"{heap.peaks_percent:+.1f} %",
+            "" if lows is None else f"{lows:+.1f} %",
             *(f"{value / 1e6:,.1f}" for value in (files.first_bytes, files.last_bytes)),
             style="bold red" if heap.is_growing else None,
         )

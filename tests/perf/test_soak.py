@@ -9,7 +9,7 @@ import sys
 import pytest
 
 from bench.leveret_node import LeveretNode
-from bench.soak import NOISE_BYTES, SMOOTHED_S, Churner, Series, Watch, growth, parts_of, read_api, table
+from bench.soak import LOWS_S, NOISE_BYTES, SMOOTHED_S, Churner, Series, Watch, growth, lows_percent, parts_of, read_api, table
 from tests.deadline import eventually
 
 MB = 1_000_000
@@ -42,6 +42,15 @@ def test_growth_tells_both_ends_and_the_halves_peaks() -> None:
     found = growth([10 * MB] * LENGTH + [20 * MB] * LENGTH)
     assert found.peaks_percent == pytest.approx(100.0)
     assert found.first_bytes < 10 * MB < 20 * MB < found.last_bytes
+
+
+@pytest.mark.parametrize("high_mb", [55, 90])
+def test_the_lows_of_a_saw_rise_only_with_what_is_in_use(high_mb: int) -> None:
+    length = 10 * LOWS_S
+    teeth = [50 * MB + (high_mb - 50) * MB * (at / length) * (at % 13) / 12 for at in range(length)]
+    assert lows_percent(teeth) == pytest.approx(0.0)
+    assert lows_percent([value * (1 + 0.1 * (at // LOWS_S) / 9) for at, value in enumerate(teeth)]) == pytest.approx(10.0)
+    assert lows_percent(teeth[: 2 * LOWS_S - 1]) is None
 
 
 def test_a_run_that_is_too_short_shows_no_growth_at_all() -> None:
