@@ -79,7 +79,7 @@ cdef enum:
     WAIT_MAX_MS = 24 * 3600 * 1000
     ROOMY_STREAMS_MAX = 16              # large output buffers kept while empty ...
     ROOM_BYTES_MAX = 8 * 1024 * 1024    # ... each at most this large: a link's, which takes 4 MiB before it is congested
-    COALESCE_US = 150
+    COALESCE_US = 300
     COALESCE_EARLY_US = 50              # a stream whose time comes so soon is read in a turn that there is anyway
 
 
