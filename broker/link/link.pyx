@@ -84,6 +84,7 @@ cdef class Link(Stream):
         self.opened = poller.loop.create_future()
         self.out_high = OUT_HIGH
         self.out_low = OUT_LOW
+        self.out_uncounted = 0      # a link's backlog is OUT_HIGH, however it lies
         self.beside_landing = BESIDE_LANDING
         super().__init__(poller, sock)
         self.send_control([HELLO, PACKETS_VERSION, hello.kind, hello.index, hello.pid])

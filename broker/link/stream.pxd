@@ -41,6 +41,7 @@ cdef class Stream:
     cdef uint32_t paused            # bits: reasons for not reading; 0: reading
     cdef size_t out_high
     cdef size_t out_low
+    cdef size_t out_uncounted       # of the unsent, so many bytes that are not copied do not count for `out_high`
     cdef size_t beside_landing      # how much of what follows a landing body is read with it, at most
     cdef readonly uint64_t received_bytes
     cdef readonly uint64_t sent_bytes

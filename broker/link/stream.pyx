@@ -12,7 +12,7 @@ called, then `on_bytes` again. `pause(reason)` stops reading (TCP back-pressure)
 `paused`; `resume` goes on with what was kept.
 
 Output: gathered in `out`, sent once at the end of the turn. Large bodies are sent from where they lie (`write_from`), with the bytes before
-and after them in one system call. Beyond `out_high` unsent bytes (and 768 KiB of large bodies) the stream is `congested` until they are
+and after them in one system call. Beyond `out_high` unsent bytes (and `out_uncounted` of large bodies) the stream is `congested` until they are
 fewer than `out_low`: `on_congested` and `on_drained` tell the subclass, whose duty it is to stop whoever writes. The output itself takes all that is
 written.
 """
@@ -58,8 +58,7 @@ cdef enum:
     OUT_KEPT = 64 * 1024        # an emptied output buffer larger than this is kept by few streams only (Poller.keep_room)
     OUT_HIGH = 256 * 1024
     OUT_LOW = 64 * 1024
-    # So much of the unsent that is not copied does not count: each send wakes the reader, and one of 1 MiB costs 12 % less than four.
-    OUT_BY_REFERENCE = 768 * 1024
+    OUT_UNCOUNTED = 768 * 1024  # each send wakes the reader, and one of 1 MiB costs 12 % less than four
     # With the rest of a large body at most so much of what follows it is read. More means fewer system calls, which on TCP is worth more
     # than that the bodies that lie whole in it are copied once.
     BESIDE_LANDING = 256 * 1024
@@ -74,6 +73,7 @@ cdef class Stream:
         self.fd = -1
         self.out_high = OUT_HIGH
         self.out_low = OUT_LOW
+        self.out_uncounted = OUT_UNCOUNTED
         self.beside_landing = BESIDE_LANDING
 
     def __init__(self, Poller poller, sock):
@@ -137,7 +137,7 @@ cdef class Stream:
                 buffer_consume(&self.out, buffer_unread(&self.out))
                 return 0
             self.poller.want_flush(self)
-        if not self.congested and unsent(self) > self.out_high + min(self.pieces.size, OUT_BY_REFERENCE):
+        if not self.congested and unsent(self) > self.out_high + min(self.pieces.size, self.out_uncounted):
             self.congested = True
             self.on_congested()
         return 0
