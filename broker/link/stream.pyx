@@ -12,9 +12,9 @@ called, then `on_bytes` again. `pause(reason)` stops reading (TCP back-pressure)
 `paused`; `resume` goes on with what was kept.
 
 Output: gathered in `out`, sent once at the end of the turn. Large bodies are sent from where they lie (`write_from`), with the bytes before
-and after them in one system call. Beyond `out_high` unsent bytes (and `out_uncounted` of large bodies) the stream is `congested` until they are
-fewer than `out_low`: `on_congested` and `on_drained` tell the subclass, whose duty it is to stop whoever writes. The output itself takes all that is
-written.
+and after them in one system call. Beyond `out_high` unsent bytes (and `out_uncounted` of large bodies) the stream is `congested` until they
+are fewer than `out_low`: `on_congested` and `on_drained` tell the subclass, whose duty it is to stop whoever writes. The output itself
+takes all that is written.
 """
 
 import os
