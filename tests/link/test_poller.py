@@ -135,18 +135,18 @@ class ReadLater(Journal):
 
 def test_a_coalesced_stream_is_read_when_its_time_has_come_and_then_as_usual() -> None:
     async def main(poller: Poller) -> None:
-        poller.coalesce_us = 50_000
+        poller.coalesce_us = 200_000
         theirs = ReadLater()
         ours, late = await linked(poller, Journal(), theirs)
+        before_s = time.monotonic()  # not when it was heard: on a busy machine that may be much later than it was asked for
         ours.send_packet(2, 0, b"read me later")
         await theirs.heard("packet", 2)
-        asked_s = time.monotonic()
         reads = late.received_count
         for number in range(3):
             ours.send_packet(3, number, b"")
             await asyncio.sleep(0)
         await theirs.heard("packet", 3, 2)
-        assert time.monotonic() - asked_s >= 0.04, "it may have been asked for a moment before, and is read a little early with others"
+        assert time.monotonic() - before_s >= 0.195, "it may be read a little early, with others"
         assert [event[1] for event in theirs.of("packet")[1:]] == [0, 1, 2]
         assert late.received_count == reads + 1
         for number in range(3, 6):
