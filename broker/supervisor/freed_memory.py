@@ -8,11 +8,12 @@ the memory alarm stands. Each process of a node has one (`leveret.supervisor.chi
 library is not glibc it does nothing.
 
 Malloc knows what is free and not which of it has pages: those were given back before, or never touched. So it is the process's own pages
-that are looked at. (Taking for bare what was free after the last time missed bursts shorter than the pause between two looks: 3 % in
-twenty minutes of many clients that come and go.) What else takes pages, as Python's own arenas, looks spare once, for ten seconds.
+that are looked at. (Taking for bare what was free after the last time missed bursts shorter than the pause between two looks: 4 and 7 % of
+two workers in twenty minutes of clients that come and go.) What else takes pages, like Python's arenas, looks spare once, for ten seconds.
 
 What a look costs: some 12 us, and about 40 ns for each free piece, of which a heap full of holes has hundreds of thousands; so the next
-look comes no sooner than after a thousand times as long as the last one took. Giving back takes as long as a look and 40 us a MiB.
+look comes no sooner than after a thousand times the processor time that the last one took. (By the clock on the wall it would be a minute
+on a busy machine.) Giving back takes as long as a look and 40 us a MiB.
 """
 
 from __future__ import annotations
@@ -111,7 +112,7 @@ class FreedMemory:
         self._heap = heap
         self._clock_s = clock_s
         self._cost_clock_s = cost_clock_s
-        self._needed_bytes = 0  # of own pages beyond what is in use, so many are no free ones: there were no more after giving back
+        self._needed_bytes = 0  # own pages beyond what is in use that are no spare ones: the least seen since the last giving back
         self._spare_bytes = 0  # the least that there was beyond those since ...
         self._since_s = clock_s()
         self._alarm_at_s: float | None = None  # when all is given back next; None: there is no alarm
