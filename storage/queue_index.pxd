@@ -109,7 +109,7 @@ cdef inline void insert_run(QueueIndex queue, Run* run) noexcept:
     queue.run_count += 1
 
 
-cdef inline void remove_run(QueueIndex queue, Run* run) noexcept:
+cdef inline int remove_run(QueueIndex queue, Run* run) except -1:
     """Nothing in it is live any more, or another takes its place. The shorter side of the array moves up."""
     cdef size_t index = lower_bound(queue, run.first)
     cdef Run** place = queue.runs + queue.run_head + index
@@ -122,3 +122,4 @@ cdef inline void remove_run(QueueIndex queue, Run* run) noexcept:
     queue.run_count -= 1
     if queue.run_count == 0:
         queue.run_head = 0
+    return 0

@@ -97,7 +97,7 @@ cdef class SegmentStore:
     cdef bint holds(self, QueueIndex queue, uint64_t position) noexcept
     cdef int read(self, QueueIndex queue, uint64_t first, uint64_t last, SegmentReader reader) except -1
     cdef uint64_t run_end(self, QueueIndex queue, uint64_t first) noexcept
-    cdef bint has_work(self) noexcept
+    cdef bint has_work(self) except -1
 
     cdef int _grow_open(self, QueueIndex queue) except -1
     cdef int _open_group(self, const uint8_t* data, uint32_t size, void* owner) except -1

@@ -613,7 +613,7 @@ cdef class SegmentStore:
             insert_run(<QueueIndex>segment.runs[index].queue, &segment.runs[index])
         return 0
 
-    cdef bint has_work(self) noexcept:
+    cdef bint has_work(self) except -1:
         """Whether `take_batch` would have something to write."""
         return (self.entry_count != 0 or self.dirty.count != 0 or self.dead.count != 0 or len(self.marks) != 0
                 or len(self.forgotten) != 0 or self.sweep.is_due(self))

@@ -18,6 +18,7 @@ import pytest
 ROOT = Path(__file__).resolve().parents[1]
 PACKAGE_DIRS = {"leveret.codec": ROOT / "codec", "leveret.storage": ROOT / "storage", "leveret": ROOT / "broker"}
 CYTHON_IMPORT = re.compile(r"^\s*(?:from\s+([\w.]+)\s+(?:c?import)\b|c?import\s+([\w., ]+))", re.MULTILINE)
+SWALLOWED = re.compile(r'__Pyx_WriteUnraisable\("([^"]+)"')
 BANNED_NAMES = {"util", "utils", "helper", "helpers", "manager", "managers", "common", "base", "misc", "tools"}
 
 
@@ -116,6 +117,14 @@ def test_every_cython_module_is_built_from_its_source() -> None:
         if spec is None or spec.origin is None or not spec.origin.endswith(".so"):
             wrong[name] = spec and spec.origin
     assert wrong == {}
+
+
+def test_no_cython_function_swallows_an_error() -> None:
+    """Where something can raise in a function that is `noexcept`, Cython writes this call. `__dealloc__` has nobody to tell."""
+    generated = [path for folder in PACKAGE_DIRS.values() for path in (ROOT / "build" / "cython" / folder.name).rglob("*.c")]
+    assert generated, "the build leaves them there"
+    swallowing = {name for path in generated for name in SWALLOWED.findall(path.read_text(encoding="utf-8"))}
+    assert {name for name in swallowing if not name.endswith(".__dealloc__")} == set()
 
 
 def test_every_cython_module_has_a_stub_for_the_type_checker() -> None:

@@ -97,7 +97,7 @@ cdef int write_table(Buffer* out, bytes queue, bytes reason, bytes exchange, byt
     return 0
 
 
-cdef bint has_string(const uint8_t* table, size_t size, const char* name, size_t name_size, bytes value) noexcept:
+cdef bint has_string(const uint8_t* table, size_t size, const char* name, size_t name_size, bytes value) except -1:
     """Whether the table's field of that name is this string."""
     cdef uint8_t tag = 0
     cdef size_t value_size = 0

@@ -229,3 +229,20 @@ def test_a_client_that_does_not_read_is_not_read_either_however_large_what_it_is
         client.close()
 
     on_a_poller(main)
+
+
+@pytest.mark.parametrize(("size", "bound"), [(1_000, 256 * 1024), (64 * 1024, 1024 * 1024)])
+def test_more_may_wait_for_a_slow_client_when_it_is_not_copied(size: int, bound: int) -> None:
+    data = publish(bytes_of(size))
+
+    def main(poller: Poller) -> None:
+        client = Client(poller, sent_at_once=4608)
+        while not client.connection.is_congested:
+            assert client.connection.unsent_bytes <= bound
+            client.push(data)
+        assert bound < client.connection.unsent_bytes <= bound + 2 * len(data), "one answer more, whose head is larger than the publish's"
+        client.frames()
+        assert not client.connection.is_congested
+        client.close()
+
+    on_a_poller(main)
