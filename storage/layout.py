@@ -12,7 +12,7 @@ Layout, format version 2:
     META       b"identity"               bytes whose queue ids these are: the node's, compared for equality
     META       b"shard"                  u32   number of the shard
     META       b"ahead"                  16 bytes id of the write-ahead file, u64 sequence of its last record that is in the tables. Not
-                                         there: there is none, or nothing in it counts (`ahead_file.py` has its layout)
+                                         there: there is none, or nothing in it counts (`ahead_record.pyx` has its layout)
     SEGMENTS   u64 segment, u32 chunk    bytes a segment's value, cut into chunks of CHUNK_BYTES; the last is the shorter one
     INDEX      u64 segment               see below; there is one for each segment, and it names the number of chunks
     QUEUES     u32 queue                 u64 delivered, u64 lease

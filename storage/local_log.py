@@ -27,7 +27,8 @@ from pathlib import Path
 from typing import Any, Final, Literal
 
 import lmdb
-from leveret.storage.ahead_file import AHEAD_NAME, BLOCK_BYTES, ID_BYTES, AheadFile, DamagedRecord, read_records
+from leveret.storage.ahead_file import AHEAD_NAME, AheadFile
+from leveret.storage.ahead_record import BLOCK_BYTES, ID_BYTES, DamagedRecord, read_records
 from leveret.storage.commit_log import Operation, Sizes, Table
 from leveret.storage.environment import (
     MAP_BYTES,
@@ -50,6 +51,7 @@ Durability = Literal["disk", "os", "scratch"]
 
 FILES: Final = ("data.mdb", "lock.mdb", AHEAD_NAME)
 _NAMES: Final = {table: table.name.lower().encode() for table in Table}
+_SEGMENTS: Final = int(Table.SEGMENTS)  # compared for each operation of a commit: an IntEnum takes longer
 _ASCENDING: Final = (Table.SEGMENTS, Table.INDEX)  # new keys are nearly always the highest
 GIVE_BACK_S: Final = 0.05  # while a copy is made: a quick disk's 50 MB or so
 PAGES_AROUND_BYTES: Final = 1 << 16  # what the kernel maps around a page that is touched
@@ -211,8 +213,13 @@ class LocalLog:
         """See `CommitLog`. Begins, writes and ends within the call: LMDB's writer lock belongs to a thread."""
         with self._committing:
             self._refuse_if_broken()
-            self._keep_reserve(sum(len(value) for table, _, value in operations if value is not None and table == Table.SEGMENTS))
-            size = sum(len(value) for _, _, value in operations if value is not None)
+            size = messages_size = 0
+            for table, _, value in operations:
+                if value is not None:
+                    size += len(value)
+                    if table == _SEGMENTS:
+                        messages_size += len(value)
+            self._keep_reserve(messages_size)
             self._has_written = True
             if self._ahead is None or size > AHEAD_BATCH_BYTES or not self._append(self._ahead, operations):
                 self._commit_to_tables(operations, size)
@@ -245,7 +252,7 @@ class LocalLog:
     def _append(self, ahead: AheadFile, operations: Sequence[Operation]) -> bool:
         """Commit a batch to the write-ahead file. False: it does not fit, and nothing was written."""
         record = ahead.encode(operations)
-        if not ahead.fits(sum(map(len, record))):
+        if not ahead.fits(len(record)):
             return False
         try:
             ahead.append(record)

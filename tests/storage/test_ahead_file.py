@@ -11,7 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leveret.storage import ahead_file
-from leveret.storage.ahead_file import BLOCK_BYTES, ID_BYTES, AheadFile, DamagedRecord, read_records
+from leveret.storage.ahead_file import AheadFile
+from leveret.storage.ahead_record import BLOCK_BYTES, ID_BYTES, DamagedRecord, encode_record, read_records
 from leveret.storage.commit_log import Operation
 
 FILE_ID = bytes(range(ID_BYTES))
@@ -27,10 +28,6 @@ def put(number: int, size: int = 10) -> list[Operation]:
     return [(1, number.to_bytes(12, "big"), bytes([number]) * size), (2, number.to_bytes(8, "big"), None)]
 
 
-def encoded(file_id: bytes, sequence: int, operations: list[Operation]) -> bytes:
-    return b"".join(ahead_file.encode_record(file_id, sequence, operations))
-
-
 def image(*records: bytes) -> bytes:
     """A file with these records at its front."""
     return b"".join(records).ljust(SIZE, b"\0")
@@ -39,7 +36,7 @@ def image(*records: bytes) -> bytes:
 @settings(deadline=None, max_examples=60)
 @given(batches=st.lists(OPERATIONS, max_size=5), after=st.integers(0, 2**64 - 10))
 def test_what_is_written_is_read_back(batches: list[list[Operation]], after: int) -> None:
-    records = [encoded(FILE_ID, after + 1 + number, batch) for number, batch in enumerate(batches)]
+    records = [encode_record(FILE_ID, after + 1 + number, batch) for number, batch in enumerate(batches)]
     assert all(len(record) % BLOCK_BYTES == 0 for record in records)
     assert read_records(b"".join(records), FILE_ID, after) == batches
     assert read_records(b"".join(records) + bytes(BLOCK_BYTES), FILE_ID, after) == batches
@@ -47,16 +44,16 @@ def test_what_is_written_is_read_back(batches: list[list[Operation]], after: int
 
 def test_a_record_is_no_longer_than_it_must_be() -> None:
     room = BLOCK_BYTES - HEAD_BYTES - 6 - 12
-    assert len(encoded(FILE_ID, 1, [(1, bytes(12), bytes(room))])) == BLOCK_BYTES
-    assert len(encoded(FILE_ID, 1, [(1, bytes(12), bytes(room + 1))])) == 2 * BLOCK_BYTES
+    assert len(encode_record(FILE_ID, 1, [(1, bytes(12), bytes(room))])) == BLOCK_BYTES
+    assert len(encode_record(FILE_ID, 1, [(1, bytes(12), bytes(room + 1))])) == 2 * BLOCK_BYTES
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_a_torn_record_counts_as_not_written(seed: int) -> None:
     """Any of its sectors may be there or not, over what was there before."""
     dice = random.Random(seed)
-    first, last = encoded(FILE_ID, 1, put(1)), encoded(FILE_ID, 2, put(2, size=dice.randrange(20_000)))
-    old = encoded(FILE_ID, 1, put(9, size=30_000)) if dice.random() < 0.5 else bytes(len(last))
+    first, last = encode_record(FILE_ID, 1, put(1)), encode_record(FILE_ID, 2, put(2, size=dice.randrange(20_000)))
+    old = encode_record(FILE_ID, 1, put(9, size=30_000)) if dice.random() < 0.5 else bytes(len(last))
     torn = bytearray(image(first, old[: len(last)].ljust(len(last), b"\0")))
     sectors = range(len(first), len(first) + len(last), 512)
     written = [sector for sector in sectors if any(last[sector - len(first) : sector - len(first) + 512])]
@@ -66,7 +63,7 @@ def test_a_torn_record_counts_as_not_written(seed: int) -> None:
 
 
 def test_every_bit_of_a_record_counts() -> None:
-    record = encoded(FILE_ID, 1, put(1))
+    record = encode_record(FILE_ID, 1, put(1))
     for at in range(HEAD_BYTES + 2 * 6 + 12 + 10 + 8):
         spoiled = bytearray(record)
         spoiled[at] ^= 1 << at % 8
@@ -74,25 +71,25 @@ def test_every_bit_of_a_record_counts() -> None:
 
 
 def test_records_of_before_do_not_count() -> None:
-    records = [encoded(FILE_ID, number, put(number)) for number in range(1, 5)]
+    records = [encode_record(FILE_ID, number, put(number)) for number in range(1, 5)]
     assert read_records(image(*records), FILE_ID, 4) == []
-    again = encoded(FILE_ID, 5, put(5))
+    again = encode_record(FILE_ID, 5, put(5))
     assert read_records(image(again, *records[1:]), FILE_ID, 4) == [put(5)]
     assert read_records(image(*records), bytes(ID_BYTES), 0) == []
 
 
 def test_a_message_that_looks_like_a_record_is_none() -> None:
     """Who publishes does not know the file's id."""
-    forged = encoded(b"guessed at".ljust(ID_BYTES), 2, put(66))
+    forged = encode_record(b"guessed at".ljust(ID_BYTES), 2, put(66))
     padding = bytes(BLOCK_BYTES - HEAD_BYTES - 6 - 1)
-    record = encoded(FILE_ID, 1, [(1, b"k", padding + forged)])
+    record = encode_record(FILE_ID, 1, [(1, b"k", padding + forged)])
     assert record[BLOCK_BYTES : 2 * BLOCK_BYTES] == forged
     assert read_records(image(record), FILE_ID, 0) == [[(1, b"k", padding + forged)]]
 
 
 def test_a_damaged_record_with_another_behind_it_is_told() -> None:
     """They are written one after the other: it was on the disk once."""
-    records = [encoded(FILE_ID, number, put(number, size=5000)) for number in range(1, 5)]
+    records = [encode_record(FILE_ID, number, put(number, size=5000)) for number in range(1, 5)]
     spoiled = bytearray(image(*records))
     spoiled[len(records[0]) + 100] ^= 1
     with pytest.raises(DamagedRecord, match="record 2 is damaged, and record 3 behind it is not"):
@@ -103,7 +100,7 @@ def test_a_damaged_record_with_another_behind_it_is_told() -> None:
 
 @pytest.mark.parametrize("size", [0, 1, 39, 40, 81, 82, 4095, 4097, 8000])
 def test_a_file_that_ends_early_has_what_is_whole(size: int) -> None:
-    content = image(encoded(FILE_ID, 1, put(1)), encoded(FILE_ID, 2, put(2, size=9000)))[:size]
+    content = image(encode_record(FILE_ID, 1, put(1)), encode_record(FILE_ID, 2, put(2, size=9000)))[:size]
     assert read_records(content, FILE_ID, 0) == ([put(1)] if size >= HEAD_BYTES + 2 * 6 + 12 + 10 + 8 else [])
 
 
@@ -116,7 +113,7 @@ def test_it_is_written_once_from_end_to_end_and_then_in_place(tmp_path: Path) ->
     assert ahead.is_empty
     for number in range(1, 4):
         record = ahead.encode(put(number))
-        assert ahead.fits(sum(map(len, record)))
+        assert ahead.fits(len(record))
         ahead.append(record)
         assert (ahead.is_empty, ahead.sequence) == (False, number)
     assert read_records(path.read_bytes(), ahead.file_id, 0) == [put(1), put(2), put(3)]
@@ -167,7 +164,7 @@ def test_one_that_cannot_be_made_leaves_no_descriptor_behind(tmp_path: Path, mon
 def test_half_a_write_is_a_failure(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     ahead = AheadFile(tmp_path / "ahead.wal", SIZE)
     record = ahead.encode(put(1))
-    monkeypatch.setattr(ahead_file.os, "pwritev", lambda *_: BLOCK_BYTES - 1)
+    monkeypatch.setattr(ahead_file.os, "pwrite", lambda *_: BLOCK_BYTES - 1)
     with pytest.raises(OSError, match="4095 of 4096 bytes were written"):
         ahead.append(record)
     assert (ahead.is_empty, ahead.sequence) == (True, 0)

@@ -10,14 +10,15 @@ import logging
 import os
 import shutil
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import lmdb
 import pytest
 from leveret.storage import ahead_file, environment, local_log
-from leveret.storage.ahead_file import AHEAD_NAME, BLOCK_BYTES
+from leveret.storage.ahead_file import AHEAD_NAME
+from leveret.storage.ahead_record import BLOCK_BYTES
 from leveret.storage.commit_log import Operation, Table
 from leveret.storage.environment import DiskFull, ForeignStore, StoreFailed
 from leveret.storage.local_log import AHEAD_BATCH_BYTES, AHEAD_BYTES, RESERVE_BYTES, LocalLog
@@ -56,22 +57,22 @@ def log(tmp_path: Path) -> Iterator[LocalLog]:
 
 def test_a_small_commit_is_one_write_and_one_flush(log: LocalLog, monkeypatch: pytest.MonkeyPatch) -> None:
     calls: list[tuple[str, int]] = []
-    pwritev, fdatasync = os.pwritev, os.fdatasync
+    pwrite, fdatasync = os.pwrite, os.fdatasync
 
-    def noted_write(descriptor: int, parts: Sequence[bytes], at: int) -> int:
-        calls.append(("pwritev", sum(map(len, parts))))
-        return pwritev(descriptor, parts, at)
+    def noted_write(descriptor: int, record: bytes, at: int) -> int:
+        calls.append(("pwrite", len(record)))
+        return pwrite(descriptor, record, at)
 
     def noted_sync(descriptor: int) -> None:
         calls.append(("fdatasync", 0))
         fdatasync(descriptor)
 
-    monkeypatch.setattr(ahead_file.os, "pwritev", noted_write)
+    monkeypatch.setattr(ahead_file.os, "pwrite", noted_write)
     monkeypatch.setattr(ahead_file.os, "fdatasync", noted_sync)
     tables = (log.directory / "data.mdb").read_bytes()
     assert not log.catches_up(2000)
     log.commit([segment(1, bytes(2000)), (Table.INDEX, b"\0" * 8, b"index"), segment(0, None)])
-    assert calls == [("pwritev", BLOCK_BYTES), ("fdatasync", 0)]
+    assert calls == [("pwrite", BLOCK_BYTES), ("fdatasync", 0)]
     assert (log.directory / "data.mdb").read_bytes() == tables
     assert (numbers(log), log.get(Table.SEGMENTS, segment(1)[1]), log.get(Table.SEGMENTS, segment(0)[1])) == ([1], bytes(2000), None)
 
@@ -233,7 +234,7 @@ def test_durability_os_reads_what_disk_has_left_and_has_no_file(log: LocalLog, t
     other.close()
 
 
-@pytest.mark.parametrize("call", ["pwritev", "fdatasync"])
+@pytest.mark.parametrize("call", ["pwrite", "fdatasync"])
 def test_after_a_failed_write_nothing_is_ever_written_again(log: LocalLog, monkeypatch: pytest.MonkeyPatch, call: str) -> None:
     def fail(*_: Any) -> int:
         raise OSError(errno.EIO, "Input/output error")

@@ -15,7 +15,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
-from leveret.storage.ahead_file import BLOCK_BYTES
+from leveret.storage.ahead_record import BLOCK_BYTES
 from leveret.storage.commit_log import CommitLog
 from leveret.storage.environment import DiskFull
 from leveret.storage.faulty_log import FaultyLog
