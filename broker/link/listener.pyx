@@ -4,7 +4,7 @@ It owns a duplicate of the descriptor and accepts from it; whom the client is se
 (as an ordinary epoll set does), every client would cost each of them a turn, all but one in vain. The kernel wakes the first that sleeps
 in the socket's row of watchers; who has accepted goes to the end of the row. So clients go round, and a busy process is passed over.
 
-Here is also what the kernel knows of a connected socket's two ends, in one call without a socket object.
+Here is also what the kernel is asked and told of a client's socket, in one call without a socket object.
 """
 
 import os
@@ -29,6 +29,15 @@ cdef extern from "<sys/socket.h>" nogil:
     int accept4(int fd, sockaddr* address, socklen_t* size, int flags)
     int getpeername(int fd, sockaddr* address, socklen_t* size)
     int getsockname(int fd, sockaddr* address, socklen_t* size)
+    int setsockopt(int fd, int level, int name, const void* value, socklen_t size)
+
+cdef extern from "<netinet/tcp.h>" nogil:
+    enum:
+        TCP_CONGESTION
+
+cdef extern from "<netinet/in.h>" nogil:
+    enum:
+        IPPROTO_TCP
 
 cdef extern from "<arpa/inet.h>" nogil:
     struct in_addr:
@@ -94,3 +103,13 @@ def ends_of(int descriptor):
     if getpeername(descriptor, <sockaddr*>&peer, &peer_size) < 0 or getsockname(descriptor, <sockaddr*>&own, &own_size) < 0:
         raise OSError(errno, os.strerror(errno))
     return end_of(<const sockaddr*>&peer, peer_size) + end_of(<const sockaddr*>&own, own_size)
+
+
+def send_without_pacing(int descriptor):
+    """For a TCP socket whose other end is on this machine: have what is written sent at once.
+
+    Many systems pace what they send (`net.ipv4.tcp_congestion_control=bbr`), to find out what a network bears. Here is none, and large
+    messages went out in many small parts, each of which woke the client: bodies of 64 KB took 22.9 us of CPU each, 18.6 without. Reno sends
+    what the window allows, is in every kernel, and may be chosen by everybody. Where the kernel declines, the socket stays as it is.
+    """
+    setsockopt(descriptor, IPPROTO_TCP, TCP_CONGESTION, b"reno", 4)

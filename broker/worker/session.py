@@ -40,7 +40,7 @@ from leveret.codec.methods import (
     ConnectionUpdateSecretOk,
     Method,
 )
-from leveret.link.listener import ends_of
+from leveret.link.listener import ends_of, send_without_pacing
 from leveret.logs import tell
 
 if TYPE_CHECKING:
@@ -109,7 +109,7 @@ def shown_host(host: str) -> str:
 class Session:
     """One client. `peer_host`, `peer_port`, `host`, `port`: both ends of the socket; "" and 0 for a Unix socket.
 
-    descriptor: the socket's, which is only asked for its ends. Raises OSError if the client has gone already.
+    descriptor: the socket's, which is asked for its ends. Raises OSError if the client has gone already.
     """
 
     __slots__ = (
@@ -130,6 +130,8 @@ class Session:
 
     def __init__(self, descriptor: int) -> None:
         peer_host, self.peer_port, host, self.port = ends_of(descriptor)
+        if peer_host == host:  # whatever address of this machine the client has called
+            send_without_pacing(descriptor)
         self.peer_host, self.host = shown_host(peer_host), shown_host(host)
         self.name = f"{self.peer_host}:{self.peer_port} -> {self.host}:{self.port}"
         self.stage = STARTING
