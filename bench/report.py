@@ -179,6 +179,7 @@ def _machine(told: Document) -> Iterator[str]:
         "memory": f"{machine['memory_bytes'] / 1e9:,.1f} GB",
         "disk": f"one 4 KB write + fdatasync: p50 {machine['disk_us']['p50']:,.0f} us, p99 {machine['disk_us']['p99']:,.0f} us",
         "kernel, Python": f"{machine['kernel']}, {machine['python']}",
+        "TCP sends by": machine.get("congestion_control", "what was not told"),
         "packages": ", ".join(f"{name} {version}" for name, version in told["versions"].items() if version),
         "CPU": "user + system time of the broker's whole process tree, per message",
         "memory of a broker": "the most that all its processes used together, pages that they share counted once",

@@ -28,6 +28,7 @@ from bench.rows import Row
 from bench.verdict import Figures, Verdict
 
 VERSION: Final = 2
+_CONGESTION_CONTROL: Final = Path("/proc/sys/net/ipv4/tcp_congestion_control")
 _PACKAGES: Final = ("leveret", "uvloop", "lmdb", "pika", "aio-pika", "celery", "kombu")
 
 Document = dict[str, Any]
@@ -161,7 +162,8 @@ def write(file: Path, told: Document) -> None:
 
 
 def machine() -> dict[str, Any]:
-    """What the figures depend on: cores that we may use, processor, memory, kernel, and one 4 KB write + fdatasync of its disk."""
+    """What the figures depend on: cores that we may use, processor, memory, kernel, one 4 KB write + fdatasync of its disk, and how its TCP
+    sends: "bbr" paces clients of the same machine too."""
     model = platform.processor() or platform.machine()
     for line in Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").splitlines():
         if line.startswith("model name"):
@@ -175,6 +177,7 @@ def machine() -> dict[str, Any]:
         "kernel": platform.release(),
         "python": platform.python_version(),
         "disk_us": {"p50": written.p50_us, "p99": written.p99_us},
+        "congestion_control": _CONGESTION_CONTROL.read_text(encoding="ascii").strip(),
     }
 
 

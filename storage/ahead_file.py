@@ -1,13 +1,13 @@
 """The write-ahead file of one shard: batches that are on the disk, but not in the tables yet.
 
 `LocalLog` makes it, appends a record for each batch, and begins again at the front once the tables have what is in it. It owns the blocks
-of the file and what a crash may have left of them; it knows no table, and never decides when a record is not needed any more.
+of the file, and has records encoded (`ahead_record.pyx`, which also reads what a crash has left); it knows no table, and never decides when
+a record is not needed any more.
 
 A commit of LMDB waits for the disk twice, pages first and then the head page, and for the file system's own journal when the file grows.
 A record in a file that was written once from end to end is one write and one flush, which is as quick as a disk can be.
 
-The file has `size` bytes, never more and never less, in blocks of BLOCK_BYTES; a record (`ahead_record.pyx`) begins with a block, the first
-at 0.
+The file has `size` bytes, never more and never less, in blocks of BLOCK_BYTES; a record begins with a block, the first at 0.
 """
 
 from __future__ import annotations

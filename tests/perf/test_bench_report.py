@@ -84,7 +84,7 @@ def told() -> Document:
         "version": results.VERSION,
         "at": "2026-11-24T12:00:00Z",
         "commit": "abc1234+",
-        "machine": machine | {"disk_us": {"p50": 90.0, "p99": 400.0}},
+        "machine": machine | {"disk_us": {"p50": 90.0, "p99": 400.0}, "congestion_control": "bbr"},
         "versions": {"leveret": "0.1.0", "pika": ""},
         "nodes": nodes,
         "rounds": 3,
@@ -161,6 +161,13 @@ def test_the_page_needs_no_other_file_and_escapes_what_it_is_told(text: str) -> 
     assert page.loaded == []
     assert page.pictures == 4  # ratios, latencies, two curves
     assert "16 B &lt;fast&gt;" in text and "<fast>" not in text and "Some &lt;CPU&gt;" in text
+
+
+def test_the_page_tells_how_the_machine_sends(told: Document, text: str) -> None:
+    """What was written before this was noted has a page too."""
+    assert "<dt>TCP sends by</dt><dd>bbr</dd>" in text
+    before = {name: fact for name, fact in told["machine"].items() if name != "congestion_control"}
+    assert "<dt>TCP sends by</dt><dd>what was not told</dd>" in report.page(told | {"machine": before, "rows": [], "curves": []})
 
 
 def test_a_page_of_curves_alone_has_no_goals(told: Document) -> None:
