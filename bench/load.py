@@ -116,4 +116,4 @@ def misplaced(placement: str, where: dict[str, int]) -> tuple[str, ...]:
         ON_ANOTHER_WORKER: queue == consumer != publisher,
         ALL_ON_ONE_WORKER: queue == publisher == consumer,
     }
-    return () if wanted[placement] else (f"wanted the queue on {placement}, but it is thus: {where}",)
+    return () if wanted[placement] else (f"wanted: {placement}; but workers are: {where}",)
