@@ -12,6 +12,7 @@ import pytest
 from pika.adapters.asyncio_connection import AsyncioConnection
 from pika.adapters.select_connection import SelectConnection
 
+from tests.deadline import eventually
 from tests.inbox import Inbox
 from tests.node import Broker
 from tests.placement import Placement, worker_of_connection
@@ -280,13 +281,24 @@ def test_a_thread_hands_its_acks_to_the_connections_thread(placement: Placement)
     for number in range(100):
         placement.publisher.basic_publish("", queue, str(number).encode())
 
+    acked: list[int] = []
+
     def settle(tag: int) -> None:
-        channel.connection.add_callback_threadsafe(lambda: channel.basic_ack(tag))
+        def ack() -> None:
+            channel.basic_ack(tag)
+            acked.append(tag)
+
+        channel.connection.add_callback_threadsafe(ack)
+
+    def all_are_acked() -> bool:
+        """pika takes one round to hear of such a call, and another one to make it."""
+        channel.connection.process_data_events(time_limit=0)
+        return len(acked) == 100
 
     with ThreadPoolExecutor(1) as thread:
         ends = [thread.submit(settle, inbox.take_one().tag) for _ in range(100)]  # only what is acked lets the next ones come
         for end in ends:
             end.result(WITHIN_S)
-    channel.connection.process_data_events(time_limit=0)
+    eventually(all_are_acked, WITHIN_S)
     channel.close()
     assert placement.owner.queue_delete(queue).method.message_count == 0
