@@ -48,6 +48,15 @@ def test_a_record_is_no_longer_than_it_must_be() -> None:
     assert len(encode_record(FILE_ID, 1, [(1, bytes(12), bytes(room + 1))])) == 2 * BLOCK_BYTES
 
 
+def test_what_no_record_can_hold_is_refused() -> None:
+    """Its head has a byte for the size of a key: cut short it would be read back as another one."""
+    assert read_records(encode_record(FILE_ID, 1, [(1, bytes(255), None)]), FILE_ID, 0) == [[(1, bytes(255), None)]]
+    with pytest.raises(ValueError, match="a key of 256 bytes"):
+        encode_record(FILE_ID, 1, [(1, bytes(256), None)])
+    with pytest.raises(ValueError, match="a file id of 15 bytes"):
+        encode_record(FILE_ID[1:], 1, put(1))
+
+
 @pytest.mark.parametrize("seed", range(20))
 def test_a_torn_record_counts_as_not_written(seed: int) -> None:
     """Any of its sectors may be there or not, over what was there before."""
