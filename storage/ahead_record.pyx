@@ -107,7 +107,7 @@ def read_records(bytes content not None, bytes file_id not None, uint64_t after)
     """The operations of each record behind sequence `after`, in order, up to the first that was not written to its end.
 
     content: the whole file. Raises `DamagedRecord` if there are records behind one that cannot be read: they were written one by one, so it
-    had been on the disk.
+    had been on the disk; and for one whose checksum is right and whose operations are not as long as it says.
     """
     found = []
     at = 0
@@ -126,7 +126,7 @@ def read_records(bytes content not None, bytes file_id not None, uint64_t after)
 def _record_at(bytes content, size_t at, bytes file_id):
     """(sequence, bytes up to the next record, operations) of the record that begins there; None if there is none, or not all of it."""
     cdef uint32_t size, count, value_size
-    cdef size_t place
+    cdef size_t place, end
     if content[at : at + ID_BYTES] != file_id or len(content) - at < DATA_AT:
         return None
     _, sequence, size, count = _HEAD.unpack_from(content, at)
@@ -135,7 +135,10 @@ def _record_at(bytes content, size_t at, bytes file_id):
         return None
     operations = []
     place = at + DATA_AT
+    end = place + size
     for _ in range(count):
+        if place + OPERATION_SIZE > end:
+            raise DamagedRecord(f"record {sequence} has {count} operations and no room for them")
         table, key_size, value_size = _OPERATION.unpack_from(content, place)
         place += OPERATION_SIZE
         key = content[place : place + key_size]
@@ -145,5 +148,6 @@ def _record_at(bytes content, size_t at, bytes file_id):
         else:
             operations.append((table, key, content[place : place + value_size]))
             place += value_size
-    assert place == at + DATA_AT + size
+    if place != end:
+        raise DamagedRecord(f"record {sequence} has {count} operations that do not fill it")
     return sequence, (DATA_AT + <uint64_t>size + BLOCK - 1) // BLOCK * BLOCK, operations

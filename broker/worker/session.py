@@ -109,7 +109,7 @@ def shown_host(host: str) -> str:
 class Session:
     """One client. `peer_host`, `peer_port`, `host`, `port`: both ends of the socket; "" and 0 for a Unix socket.
 
-    descriptor: the socket's, which is asked for its ends. Raises OSError if the client has gone already.
+    descriptor: the socket's, which is asked for its ends, and not paced if both are here. Raises OSError if the client has gone already.
     """
 
     __slots__ = (

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import xxhash
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from leveret.storage import ahead_file
@@ -94,6 +95,17 @@ def test_a_message_that_looks_like_a_record_is_none() -> None:
     record = encode_record(FILE_ID, 1, [(1, b"k", padding + forged)])
     assert record[BLOCK_BYTES : 2 * BLOCK_BYTES] == forged
     assert read_records(image(record), FILE_ID, 0) == [[(1, b"k", padding + forged)]]
+
+
+@pytest.mark.parametrize("count", [0, 1, 3, 2**32 - 1])
+def test_a_record_that_is_whole_and_says_what_is_not_so_is_told(count: int) -> None:
+    """No disk does that; whoever wrote it was wrong, and half of a batch must not be taken for all of it."""
+    record = bytearray(encode_record(FILE_ID, 1, put(1)))
+    record[28:32] = count.to_bytes(4, "little")
+    data = record[HEAD_BYTES : HEAD_BYTES + 2 * 6 + 12 + 10 + 8]
+    record[32:40] = xxhash.xxh3_64_intdigest(data, seed=xxhash.xxh3_64_intdigest(record[:32])).to_bytes(8, "little")
+    with pytest.raises(DamagedRecord, match=f"record 1 has {count} operations"):
+        read_records(image(bytes(record)), FILE_ID, 0)
 
 
 def test_a_damaged_record_with_another_behind_it_is_told() -> None:
